@@ -1,0 +1,1 @@
+"""Benchmarks: cases as data, and a runner that validates before it times."""

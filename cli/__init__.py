@@ -1,0 +1,1 @@
+"""The command line: options, progress, tables and exit codes."""

@@ -1,0 +1,47 @@
+"""Errors that arcforge raises on purpose.
+
+Which one to raise: the class says whose input is at fault (a catalogue, a host, a configuration, a store,
+an audited data set, a PSF), the message is ONE line that names what, where (file, row, column, value) and the
+way out. Each class also is the builtin that a caller would expect, so ``except ValueError`` keeps working.
+Anything else that escapes is a bug of ours.
+"""
+
+
+class ArcforgeError(Exception):
+    """Base of every error raised on purpose; the command line prints it as one line."""
+
+
+class ConfigError(ArcforgeError, ValueError):
+    """A configuration file or value is wrong."""
+
+
+class CatalogError(ArcforgeError, ValueError):
+    """A catalogue misses a column or holds a value that cannot be rendered; names row and column."""
+
+
+class HostError(ArcforgeError, ValueError):
+    """A host cutout cannot be read or used; names the file."""
+
+
+class PsfError(ArcforgeError, ValueError):
+    """A PSF has a wrong shape, width or normalisation."""
+
+
+class RenderError(ArcforgeError, ValueError):
+    """A rendering option is wrong (stamp size, tolerance, variant)."""
+
+
+class AuditInputError(ArcforgeError, ValueError):
+    """A data set given to the audit cannot be read; names file and row."""
+
+
+class StoreError(ArcforgeError, OSError):
+    """A store is unreadable, incomplete, corrupt or in the way; names the path."""
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """The output exists already."""
+
+
+class StoreCorruptError(StoreError):
+    """A store's bytes differ from what was committed."""
