@@ -1,0 +1,87 @@
+"""The one place that holds compiler options and the compiled-code cache.
+
+Numba's on-disk cache checks only the file that a function stands in: after an edit of a helper in another file
+the old machine code is loaded in silence (numba issues 1833, 8396). The cache folder is therefore named by a hash
+of every kernel source and of the compiler's version, so an edit anywhere starts a new one.
+
+``nogil``: kernels run in plain Python threads, each on its own rows; there is no ``prange`` and so no second
+level of parallelism, no threading layer to choose and nothing that is unsafe after a fork.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# LLVM may contract, reassociate and drop the sign of zero; it may NOT assume that NaN and infinity never occur
+# (nnan, ninf), since those flags let it delete the very tests that guard the singular points.
+FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
+
+
+def _source_hash() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels, created on first use.
+
+    ``ARCFORGE_CACHE_DIR`` overrides the user's cache folder; where neither can be written, a folder of this
+    user's in the temporary directory serves.
+    """
+    home = os.environ.get("ARCFORGE_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    base = Path(home).expanduser() if home else Path("~/.cache").expanduser()
+    name = f"kernels-{_source_hash()}"
+    for parent in (base / "arcforge", Path(tempfile.gettempdir()) / f"arcforge-{os.getuid()}"):
+        folder = parent / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="arcforge-"))
+
+
+_CACHE = str(cache_folder())
+
+
+def jit(function: F) -> F:
+    """Compile a driver: cached on disk, releases the GIL, float arithmetic as in ``FASTMATH``."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = _CACHE  # read when caching is enabled, i.e. now; other users of numba keep theirs
+    try:
+        compiled = numba.njit(nogil=True, cache=True, fastmath=set(FASTMATH), error_model="numpy")(function)
+    finally:
+        config.CACHE_DIR = before
+    return compiled  # type: ignore[no-any-return]
+
+
+def inline(function: F) -> F:
+    """Compile a point function for use inside a driver; LLVM inlines it, so it has no cache of its own."""
+    return numba.njit(  # type: ignore[no-any-return]
+        nogil=True, fastmath=set(FASTMATH), error_model="numpy", inline="never", forceinline=True
+    )(function)
+
+
+def jit_exact(function: F) -> F:
+    """Compile a driver of integer or bit-exact work: no fast arithmetic at all."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = _CACHE
+    try:
+        compiled = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
+    finally:
+        config.CACHE_DIR = before
+    return compiled  # type: ignore[no-any-return]
