@@ -1,0 +1,118 @@
+"""What the commands say and where: results on stdout, remarks, progress and errors on stderr.
+
+Colours and progress bars appear on a terminal only; ``NO_COLOR`` is respected. ``--quiet`` silences remarks
+and progress, never results or errors, so that output can be piped and logged as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Work shorter than this finishes before a reader would look for a bar.
+_PROGRESS_AFTER_S = 1.0
+
+
+@dataclass
+class Settings:
+    """The options that every command has."""
+
+    debug: bool = False
+    quiet: bool = False
+
+
+settings = Settings()
+
+
+def reset() -> None:
+    """Forget the settings of an earlier call in the same process."""
+    settings.debug = settings.quiet = False
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for tables and coloured text, bound to the present stdout (or stderr).
+
+    On a pipe it is 100 columns wide: the 80 that rich assumes there cuts tables that are read later.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 100
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+def one_line(message: object) -> str:
+    """Return a message as one line: whatever a library put into it."""
+    return " ".join(str(message).split())
+
+
+def say(message: str) -> None:
+    """Print one line of the result on stdout."""
+    typer.echo(message)
+
+
+def note(message: str) -> None:
+    """Print a remark on stderr, unless ``--quiet``."""
+    if not settings.quiet:
+        typer.echo(message, err=True)
+
+
+def complain(message: object) -> None:
+    """Print an error or a warning on stderr, as one line that starts with the program's name."""
+    typer.secho(f"arcforge: {one_line(message)}", err=True, fg="red" if wants_colour(sys.stderr) else None)
+
+
+def wants_colour(stream: object) -> bool:
+    """Return whether a stream is a terminal whose user did not ask for plain text by ``NO_COLOR``."""
+    return not os.environ.get("NO_COLOR") and bool(getattr(stream, "isatty", bool)())
+
+
+@contextmanager
+def progress(label: str, unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while the body runs; yields ``report(done, total)`` for the engine to call.
+
+    Silent under ``--quiet`` and where stderr is not a terminal; appears only after a second of work.
+
+    Parameters
+    ----------
+    label
+        What is being done, e.g. ``"rendering"``.
+    unit
+        What is counted, e.g. ``"rows"``.
+    """
+    if settings.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(label, total=None)
+    began = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if not bar.live.is_started and time.monotonic() - began > _PROGRESS_AFTER_S:
+            bar.start()
+
+    try:
+        yield report
+    finally:
+        bar.stop()
