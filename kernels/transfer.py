@@ -1,0 +1,74 @@
+"""PSFs as transfer functions: multiply a spectrum by them and by the response that the grid calls for.
+
+A Gaussian and a Moffat have transforms of their own, so there is no kernel image, nothing truncated and no centre to
+misplace. Frequencies k are in cycles per pixel; the grid may hold several nodes a pixel.
+"""
+
+import numpy as np
+
+from arcforge.kernels._jit import inline, jit
+from arcforge.kernels.codes import PSF_GAUSSIAN
+
+
+@inline
+def frequency(j, size, nodes_per_pixel):
+    """Return the frequency of bin ``j`` of ``size`` [cycles / pix]."""
+    signed = j if 2 * j <= size else j - size
+    return signed * nodes_per_pixel / size
+
+
+@inline
+def table_value(table, z, nodes_per_unit):
+    """Return the tabulated function at z >= 0 by linear interpolation; 0 beyond the table's end."""
+    position = z * nodes_per_unit
+    node = np.int32(position)
+    last = np.int32(table.size - 2)
+    inside = node <= last
+    node = min(node, last)
+    weight = position - np.float32(node)
+    value = table[node] + weight * (table[node + 1] - table[node])
+    return value if inside else np.float32(0.0)
+
+
+@jit
+def apply_gaussian(spectrum, sigma_pix, response, nodes_per_pixel, scale, line, out):
+    """Write ``spectrum`` times scale, a Gaussian's transform and the separable ``response`` to ``out``.
+
+    exp(-2 pi^2 sigma^2 k^2); ``response`` holds one factor per frequency bin and axis, ``line`` is scratch; both
+    have the spectrum's own real type, which is what the products are done in.
+    """
+    size, half = spectrum.shape
+    falloff = -2.0 * np.pi**2 * sigma_pix**2
+    for j in range(size):
+        k = frequency(j, size, nodes_per_pixel)
+        line[j] = response[j] * np.exp(falloff * k * k)
+    for j in range(size):
+        row = line[j] * scale
+        for i in range(half):
+            out[j, i] = spectrum[j, i] * (row * line[i])
+
+
+@jit
+def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_per_pixel, scale, out):
+    """Write ``spectrum`` times scale, a radial transform and the separable ``response`` to ``out``.
+
+    The transform is ``table`` at z = 2 pi k ``radius_pix`` (for a Moffat, radius_pix is its alpha).
+    """
+    size, half = spectrum.shape
+    to_z = 2.0 * np.pi * radius_pix
+    for j in range(size):
+        ky = to_z * frequency(j, size, nodes_per_pixel)
+        row = response[j] * scale
+        for i in range(half):
+            kx = to_z * nodes_per_pixel * i / size
+            z = np.sqrt(kx * kx + ky * ky)
+            out[j, i] = spectrum[j, i] * (row * response[i] * table_value(table, z, nodes_per_unit))
+
+
+@jit
+def crop(images, first, stride, out):
+    """Copy every ``stride``-th node from ``first`` on of ``images`` (bands, P, P) to ``out`` (bands, ny, nx)."""
+    for b in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            for i in range(out.shape[2]):
+                out[b, j, i] = images[b, first + j * stride, first + i * stride]
