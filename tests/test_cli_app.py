@@ -111,7 +111,7 @@ def test_exit_codes_of_commands_pass_through(probe):
     [
         (("nosuch",), "No such command 'nosuch'. See 'arcforge --help'."),
         (("prob",), "No such command 'prob'. Did you mean 'probe'? See 'arcforge --help'."),
-        (("probe", "--rows", "many"), "'many'"),
+        (("probe", "--rows", "many"), "'--rows'"),
         (("probe", "--nosuch"), "See 'arcforge probe --help'."),
         (("probe", "spare"), "unexpected extra argument"),
     ],
