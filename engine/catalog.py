@@ -8,13 +8,14 @@ error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.catalog_files import read_catalog
+from arcforge.engine.columns import COLUMNS, FLUX, PSF_FWHM, Column
 from arcforge.engine.errors import CatalogError
 from arcforge.kernels.codes import (
     CONTROL,
@@ -86,65 +87,9 @@ class RenderColumns:
         )
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A numeric column: its range, its default, the way out of a bad value."""
-
-    name: str
-    low: float = -np.inf
-    high: float = np.inf
-    low_open: bool = False
-    high_open: bool = False
-    default: float | None = None  # None: the column must be there
-    neutral: float = 0.0  # stands in rows that do not use the column (CONTROL)
-    remedy: str = "give a finite number or drop the row"
-
-    def in_range(self, values: Floats) -> Flags:
-        above = values > self.low if self.low_open else values >= self.low
-        below = values < self.high if self.high_open else values <= self.high
-        return np.asarray(np.isfinite(values) & above & below, dtype=np.bool_)
-
-    def allowed(self) -> str:
-        low = f"{self.low:g} {'<' if self.low_open else '<='} " if np.isfinite(self.low) else ""
-        high = f" {'<' if self.high_open else '<='} {self.high:g}" if np.isfinite(self.high) else ""
-        return f"{low}value{high}" if low or high else "a finite number"
-
-
-_ELLIPTICITY = "e = (1-q)/(1+q), with q the axis ratio"
-_THETA_E = _Column(
-    "theta_e_arcsec", 0.0, low_open=True, remedy='set lens_model to "CONTROL" for a row without a lens'
-)
-_LENS_E = _Column("lens_e", 0.0, 1.0, high_open=True, remedy=_ELLIPTICITY)
-_LENS_PHI = _Column("lens_phi_rad")
-_GEOMETRY = (
-    _Column("lens_x_arcsec", default=0.0),
-    _Column("lens_y_arcsec", default=0.0),
-    _Column("shear", -1.0, 1.0, low_open=True, high_open=True, default=0.0),
-    _Column("shear_phi_rad", default=0.0),
-    _Column("src_x_arcsec"),
-    _Column("src_y_arcsec"),
-    _Column("src_reff_arcsec", 0.0, low_open=True, neutral=1.0, remedy="half-light radius in arcsec"),
-    _Column("src_n", 0.3, 8.0, default=1.0, neutral=1.0, remedy="Sersic index out of range"),
-    _Column("src_e", 0.0, 1.0, high_open=True, remedy=_ELLIPTICITY),
-    _Column("src_phi_rad"),
-)
-_FLUX_REMEDY = "it is the unlensed total in nanomaggies, 10**((22.5 - mag) / 2.5)"
-_FWHM_REMEDY = 'a survey writes 0 where a band has no coverage: drop the row, or set psf_model to "none"'
-_BETA = _Column(
-    "moffat_beta",
-    1.0,
-    low_open=True,
-    default=3.5,
-    neutral=3.5,
-    remedy="a Moffat has finite flux for beta > 1",
-)
-_PSF_ID = _Column(
-    "psf_id",
-    -1.0,
-    2.0**53,
-    neutral=-1.0,
-    remedy='a row with psf_model "image" names its PSF by a number from 0 on',
-)
+# Columns with a rule of their own; of the others each lens row needs a value.
+_SPECIAL = ("theta_e_arcsec", "lens_e", "lens_phi_rad", "moffat_beta", "psf_id")
+_GEOMETRY = tuple(column for name, column in COLUMNS.items() if name not in _SPECIAL)
 
 
 class _Table:
@@ -173,7 +118,7 @@ class _Table:
         if hasattr(column, "to_numpy") and hasattr(column, "null_count"):  # pyarrow: nulls become NaN or None
             values = np.asarray(column.to_numpy())
         elif isinstance(column, np.ma.MaskedArray):
-            values = np.asarray(column.data, dtype=object)
+            values = np.array(column.data, dtype=object)
             values[np.ma.getmaskarray(column)] = None
         else:
             values = np.asarray(column)
@@ -214,7 +159,7 @@ class _Table:
             self.refuse(row, name, values[row], ", ".join(table), "names are case-sensitive", bad)
         return codes
 
-    def checked(self, column: _Column, needed: Flags) -> Floats:
+    def checked(self, column: Column, needed: Flags) -> Floats:
         """The column with every needed row in range; others may be null or 0 and get the neutral value."""
         if column.name not in self:
             if column.default is None and needed.any():
@@ -263,8 +208,7 @@ def _plain(value: Any) -> Any:
 def _absent(name: str, names: Sequence[str]) -> str:
     import difflib
 
-    known = {column.name for column in (_THETA_E, _LENS_E, _LENS_PHI, *_GEOMETRY, _BETA, _PSF_ID)}
-    known |= {"lens_model", "psf_model"}
+    known = {*COLUMNS, "lens_model", "psf_model"}
     strangers = [n for n in names if n not in known and not n.startswith(("src_flux_nmgy_", "psf_fwhm_"))]
     close = difflib.get_close_matches(name, strangers, n=1)
     hint = f'rename "{close[0]}" if that is it' if close else "add it"
@@ -316,11 +260,11 @@ def render_columns(
         raise CatalogError(_absent("lens_model", table._names))
     model = table.codes("lens_model", LENS_MODELS)
     lens, sie = model != CONTROL, model == SIE
-    lens_e = np.where(model == SIS, 0.0, table.checked(_LENS_E, sie))
-    theta_e = table.checked(_THETA_E, lens)
+    lens_e = np.where(model == SIS, 0.0, table.checked(COLUMNS["lens_e"], sie))
+    theta_e = table.checked(COLUMNS["theta_e_arcsec"], lens)
     major = _is_major(table, theta_e_convention) & sie
     theta_e = np.where(major, theta_e / np.sqrt((1.0 - lens_e) / (1.0 + lens_e)), theta_e)
-    flux = [table.checked(_Column(f"src_flux_nmgy_{band}", 0.0, remedy=_FLUX_REMEDY), lens) for band in names]
+    flux = [table.checked(FLUX.of_band(band), lens) for band in names]
     geometry: dict[str, Any] = {
         column.name: np.ascontiguousarray(table.checked(column, lens)) for column in _GEOMETRY
     }
@@ -328,7 +272,7 @@ def render_columns(
         lens_model=model,
         theta_e_arcsec=theta_e,
         lens_e=lens_e,
-        lens_phi_rad=np.ascontiguousarray(table.checked(_LENS_PHI, sie)),
+        lens_phi_rad=np.ascontiguousarray(table.checked(COLUMNS["lens_phi_rad"], sie)),
         **geometry,
         src_flux_nmgy=np.ascontiguousarray(np.stack(flux, axis=1)),
         **_psf_columns(table, names, lens),
@@ -356,19 +300,19 @@ def _psf_columns(table: _Table, bands: Sequence[str], lens: Flags) -> dict[str, 
     has_width = (model == PSF_GAUSSIAN) | (model == PSF_MOFFAT)
     widths = []
     for band in bands:
-        name = f"psf_fwhm_arcsec_{band}"
+        name = f"{PSF_FWHM.name}_{band}"
         if name not in table and f"psf_fwhm_used_{band}" in table:
             name = f"psf_fwhm_used_{band}"
-        column = _Column(name, 0.0, low_open=True, remedy=_FWHM_REMEDY)
+        column = replace(PSF_FWHM, name=name)
         widths.append(np.where(has_width, table.checked(column, lens & has_width), 0.0))
     fwhm = np.ascontiguousarray(np.stack(widths, axis=1))
     model[has_width & (fwhm <= 0.0).any(axis=1)] = PSF_NONE  # CONTROL rows without a PSF
-    beta = table.checked(_BETA, lens & (model == PSF_MOFFAT))
-    psf_id = table.checked(_PSF_ID, lens & (model == PSF_IMAGE))
+    beta = table.checked(COLUMNS["moffat_beta"], lens & (model == PSF_MOFFAT))
+    psf_id = table.checked(COLUMNS["psf_id"], lens & (model == PSF_IMAGE))
     bad = lens & (model == PSF_IMAGE) & ((psf_id < 0.0) | (psf_id != np.floor(psf_id)))
     if bad.any():
         row = int(np.argmax(bad))
-        table.refuse(row, "psf_id", psf_id[row], "a whole number from 0 on", _PSF_ID.remedy, bad)
+        table.refuse(row, "psf_id", psf_id[row], "a whole number from 0 on", COLUMNS["psf_id"].remedy, bad)
     psf_id = np.where(model == PSF_IMAGE, psf_id, -1.0)
     return {
         "psf_fwhm_arcsec": fwhm,
