@@ -28,39 +28,44 @@ class Transforms:
 
     Attributes
     ----------
-    grid : float32 (size, size)
+    grid : float32 or float64 (size, size)
         Input of ``forward``; overwritten by neither transform.
-    spectrum : complex64 (size, size // 2 + 1)
-    band_spectra : complex64 (n_bands, size, size // 2 + 1)
+    spectrum : complex (size, size // 2 + 1)
+    band_spectra : complex (n_bands, size, size // 2 + 1)
         Input of ``inverse``, which destroys it.
-    images : float32 (n_bands, size, size)
+    images : float (n_bands, size, size)
         Output of ``inverse``, NOT divided by size squared.
     """
 
-    def __init__(self, size: int, n_bands: int) -> None:
+    def __init__(self, size: int, n_bands: int, *, double: bool) -> None:
+        real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
         half = size // 2 + 1
-        self.grid: NDArray[np.float32] = pyfftw.zeros_aligned((size, size), "float32")
-        self.spectrum: NDArray[np.complex64] = pyfftw.zeros_aligned((size, half), "complex64")
-        self.band_spectra: NDArray[np.complex64] = pyfftw.zeros_aligned((n_bands, size, half), "complex64")
-        self.images: NDArray[np.float32] = pyfftw.zeros_aligned((n_bands, size, size), "float32")
-        options = {"flags": ("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"), "threads": 1}
+        self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((size, size), real)
+        self.spectrum: NDArray[np.complexfloating] = pyfftw.zeros_aligned((size, half), complex_)
+        self.band_spectra: NDArray[np.complexfloating] = pyfftw.zeros_aligned((n_bands, size, half), complex_)
+        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((n_bands, size, size), real)
         with _PLANNER:
             self._forward = pyfftw.FFTW(
                 self.grid, self.spectrum, axes=(0, 1), flags=("FFTW_ESTIMATE",), threads=1
             )
             self._inverse = pyfftw.FFTW(
-                self.band_spectra, self.images, axes=(1, 2), direction="FFTW_BACKWARD", **options
+                self.band_spectra,
+                self.images,
+                axes=(1, 2),
+                direction="FFTW_BACKWARD",
+                flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
+                threads=1,
             )
         self.forward = self._forward.execute
         self.inverse = self._inverse.execute
 
 
-def transforms(size: int, n_bands: int) -> Transforms:
+def transforms(size: int, n_bands: int, *, double: bool = False) -> Transforms:
     """Return this thread's transforms for a grid of ``size`` and ``n_bands``, planned on first use."""
-    known: dict[tuple[int, int], Transforms] = _LOCAL.__dict__.setdefault("known", {})
-    key = (size, n_bands)
+    known: dict[tuple[int, int, bool], Transforms] = _LOCAL.__dict__.setdefault("known", {})
+    key = (size, n_bands, double)
     if key not in known:
-        known[key] = Transforms(size, n_bands)
+        known[key] = Transforms(size, n_bands, double=double)
     return known[key]
 
 

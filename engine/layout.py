@@ -1,0 +1,168 @@
+"""Where the light of each row can be, and the grid that its stamp is made on.
+
+The grid is periodic (it is transformed by an FFT), so it must be wide enough that light which leaves on one side has
+faded before it reaches the stamp from the other; and everything that the PSF brings into the stamp from outside must
+have been evaluated. Both depend on the row alone, never on the batch, so a row has the same bits in every batch.
+
+Nodes lie at pixel centres and, where the PSF is narrow, 2, 4 or 8 to the pixel between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.errors import RenderError
+from arcforge.engine.fftw import GRID_SIZES
+from arcforge.engine.psf import moffat_alpha, reach
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_NONE, SIS
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+# Light below this fraction of a source's flux, in its outermost wing, is left out (times rtol / 1e-3).
+WING_FRACTION = 1e-6
+# A wrapped image is fainter than the PSF's peak by this.
+WRAP_LEVEL = 1e-6
+# Nodes that the gridding kernel needs around every evaluated node.
+HALO = 4
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The grid of every row: arrays of length n, lengths in pixels or nodes as named."""
+
+    size: Ints  #: nodes a side
+    nodes_per_pixel: Ints
+    first: Ints  #: node of the stamp's first pixel, on both axes
+    bounds: Ints  #: (n, 4) nodes that can hold light: first and end in y, first and end in x
+    outside: NDArray[np.bool_]  #: an image of the source may lie off the stamp: needs float64 transforms
+    extent_pix: Floats  #: half-width of the light around the lens
+
+
+def _deflection_bound(columns: RenderColumns) -> Floats:
+    """Return the largest deflection of each lens [arcsec]: both components at their extremes."""
+    e = np.where(columns.lens_model == SIS, 0.0, columns.lens_e)
+    f = np.maximum(2.0 * np.sqrt(e) / (1.0 + e), 1e-6)
+    q = (1.0 - e) / (1.0 + e)
+    return np.asarray(columns.theta_e_arcsec * np.sqrt(q) / f * np.hypot(np.arctan(f / q), np.arctanh(f)))
+
+
+def _wing_radius(columns: RenderColumns, fraction: float) -> Floats:
+    """Return the radius outside which a Sersic profile holds ``fraction`` of its flux [arcsec]."""
+    from scipy.special import gammainccinv, gammaincinv
+
+    n, inverse = np.unique(columns.src_n, return_inverse=True)
+    ratio = (gammainccinv(2.0 * n, fraction) / gammaincinv(2.0 * n, 0.5)) ** n
+    return np.asarray(columns.src_reff_arcsec * ratio[inverse])
+
+
+def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: bool, rtol: float) -> Ints:
+    """Return 1, 2, 4 or 8: enough nodes that neither the PSF nor the gridding aliases."""
+    has_psf = columns.psf_model != PSF_NONE
+    nodes = np.ones(len(columns), dtype=np.int64)
+    if samples_driven:
+        return nodes
+    # measured on a point source: below 1e-4 of peak from 3 nodes a FWHM on, 3e-4 from 2.5
+    wanted = 3.0 if rtol < 5e-4 else 2.5
+    for _ in range(3):
+        nodes = np.where(has_psf & (nodes * fwhm_pix < wanted), 2 * nodes, nodes)
+    narrow = has_psf & (nodes * fwhm_pix < wanted)
+    if narrow.any():
+        row = int(np.argmax(narrow))
+        raise RenderError(
+            f"row {row}: a PSF of FWHM {fwhm_pix[row]:.3g} pix is narrower than {wanted / 8:.2g} pix, too narrow to "
+            'be told from none; check the unit (arcsec), or set psf_model to "none"'
+        )
+    return nodes
+
+
+def layout(
+    columns: RenderColumns, *, stamp_size: int, pixscale_arcsec: float, rtol: float, uniform: bool
+) -> Layout:
+    """Return the grid of every row.
+
+    Raises
+    ------
+    RenderError
+        Where a PSF is too narrow for any grid, or an image lies too far from the stamp; names the row.
+    """
+    half = 0.5 * stamp_size
+    has_psf = columns.psf_model != PSF_NONE
+    fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
+    widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
+    nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
+
+    offset = np.hypot(columns.src_x_arcsec, columns.src_y_arcsec)
+    lens_offset = np.maximum(np.abs(columns.lens_x_arcsec), np.abs(columns.lens_y_arcsec)) / pixscale_arcsec
+    stretch = 1.0 / (1.0 - np.abs(columns.shear)) / pixscale_arcsec
+    reach_of_centre = (offset + _deflection_bound(columns)) * stretch
+    wing = _wing_radius(columns, WING_FRACTION * min(1.0, rtol / 1e-3))
+    extent = reach_of_centre + wing * stretch
+    core = reach_of_centre + np.minimum(wing, 3.0 * columns.src_reff_arcsec) * stretch
+
+    # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
+    lost = min(5e-3, 5.0 * rtol)
+    margin = _margin(columns, widest, lost)
+    domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
+    light = np.minimum(domain, lens_offset + extent)
+    fade = reach(columns.psf_model, widest, columns.moffat_beta, WRAP_LEVEL * min(1.0, rtol / 1e-3))
+    needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes
+    needed = np.maximum(needed, stamp_size * nodes)
+    sizes = np.asarray(GRID_SIZES)
+    place = np.searchsorted(sizes, needed)
+    live = columns.lens_model != CONTROL
+    if (live & has_psf & (place == sizes.size)).any():
+        row = int(np.argmax(live & has_psf & (place == sizes.size)))
+        raise RenderError(
+            f"row {row}: light {light[row]:.0f} pix from the stamp's centre would need a grid of "
+            f"{needed[row]:.0f} nodes (largest {sizes[-1]}); bring the source nearer or drop the row"
+        )
+    size = np.where(has_psf, sizes[np.minimum(place, sizes.size - 1)], stamp_size)
+    pad = (size // nodes - stamp_size) // 2
+    return Layout(
+        size=size,
+        nodes_per_pixel=nodes,
+        first=pad * nodes,
+        bounds=_bounds(columns, pixscale_arcsec, extent, domain, size, nodes, pad, stamp_size),
+        outside=has_psf & (lens_offset + reach_of_centre > half),
+        extent_pix=extent,
+    )
+
+
+def _margin(columns: RenderColumns, widest_pix: Floats, lost: float) -> Floats:
+    """Return the radius that holds all but ``lost`` of the PSF's light [pix]."""
+    sigma_radius = widest_pix / 2.3548 * np.sqrt(-2.0 * np.log(lost))
+    beta = np.maximum(columns.moffat_beta, 1.0 + 1e-3)
+    alpha_radius = moffat_alpha(widest_pix, beta) * np.sqrt(lost ** (-1.0 / (beta - 1.0)) - 1.0)
+    return np.where(columns.psf_model == PSF_GAUSSIAN, sigma_radius, alpha_radius)
+
+
+def _bounds(
+    columns: RenderColumns,
+    pixscale_arcsec: float,
+    extent: Floats,
+    domain: Floats,
+    size: Ints,
+    nodes: Ints,
+    pad: Ints,
+    stamp_size: int,
+) -> Ints:
+    """Return the nodes (n, 4) that lie in the domain and within the light's extent of the lens."""
+    out = np.empty((len(columns), 4), dtype=np.int64)
+    halo = np.where(columns.psf_model == PSF_NONE, 0, HALO)
+    origin = -0.5 * (stamp_size - 1) - pad
+    for axis, centre in enumerate((columns.lens_y_arcsec, columns.lens_x_arcsec)):
+        middle = centre / pixscale_arcsec
+        low = np.maximum(middle - extent, -domain)
+        high = np.minimum(middle + extent, domain)
+        first = np.clip(np.floor((low - origin) * nodes), halo, size - halo)
+        end = np.clip(np.ceil((high - origin) * nodes) + 1, first, size - halo)
+        out[:, 2 * axis], out[:, 2 * axis + 1] = first, end
+    return out

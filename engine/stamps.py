@@ -1,0 +1,183 @@
+"""From validated columns to stamps: rays on a grid, the PSF by FFT, the stamp cut out; one row after the other.
+
+Threads are plain Python threads, each with its own FFTW plans and scratch, on its own rows: kernels and transforms
+release the GIL. A row's pixels depend on that row and the options alone, so every thread count, batch size and
+order gives the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine import fftw
+from arcforge.engine.errors import RenderError
+from arcforge.engine.layout import Layout, layout
+from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
+from arcforge.engine.rays import fold
+from arcforge.engine.variants import Variant
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
+from arcforge.kernels.transfer import apply_gaussian, apply_radial, crop
+from arcforge.kernels.uniform import uniform_grid
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+Images = NDArray[np.float32]
+ROWS_A_TASK = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """What applies to every row of a batch."""
+
+    stamp_size: int
+    pixscale_arcsec: float
+    rtol: float
+    variant: Variant
+    boxed: bool  #: the PSF lacks the pixel's response, which is applied too
+
+
+@lru_cache(maxsize=256)
+def _response(size: int, nodes_per_pixel: int, boxed: bool, sampled: str) -> NDArray[np.float64]:
+    """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
+
+    ``sampled`` "pixels": nodes hold pixel means, whose box response is divided out again unless the image is to
+    keep it (a PSF with the pixel in it must not be integrated over the pixel twice).
+    """
+    k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
+    values = np.ones(size) if boxed else 1.0 / np.sinc(k)
+    values.setflags(write=False)
+    return values
+
+
+class _Work:
+    """A thread's scratch."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.line = np.empty(0, dtype=np.float32)
+
+    def scratch_line(self, count: int) -> Images:
+        if self.line.size < count:
+            self.line = np.empty(count, dtype=np.float32)
+        return self.line
+
+
+@dataclass(frozen=True)
+class _Batch:
+    columns: RenderColumns
+    fields: Images
+    where: Layout
+    flux: NDArray[np.float64]
+
+
+def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> str:
+    """Evaluate the row's light for unit flux on its grid; return how it was sampled."""
+    samples = work.options.variant.samples
+    where = batch.where
+    origin = -0.5 * (work.options.stamp_size - 1) - where.first[row] / where.nodes_per_pixel[row]
+    line = work.scratch_line(samples * grid.shape[0])
+    uniform_grid(batch.fields[row], samples, origin, where.bounds[row], line, grid)
+    return "pixels"
+
+
+def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
+    """Render one row into ``out`` (bands, ny, nx)."""
+    columns, where = batch.columns, batch.where
+    if columns.lens_model[row] == CONTROL:
+        out[:] = 0.0
+        return
+    n_bands, stamp_size = out.shape[:2]
+    size, nodes = int(where.size[row]), int(where.nodes_per_pixel[row])
+    flux = batch.flux[row]
+    if columns.psf_model[row] == PSF_NONE:
+        grid = np.empty((size, size), dtype=np.float32)
+        _fill_grid(work, batch, row, grid)
+        np.multiply(grid, flux.astype(np.float32)[:, None, None], out=out)
+        return
+    plans = fftw.transforms(size, n_bands, double=bool(where.outside[row]))
+    if where.outside[row]:
+        grid = np.empty((size, size), dtype=np.float32)
+        sampled = _fill_grid(work, batch, row, grid)
+        plans.grid[:] = grid
+    else:
+        sampled = _fill_grid(work, batch, row, plans.grid)
+    plans.forward()
+    real = plans.grid.dtype.type
+    response = _response(size, nodes, work.options.boxed, sampled).astype(real)
+    line = np.empty_like(response)
+    for band in range(n_bands):
+        fwhm = columns.psf_fwhm_arcsec[row, band] / work.options.pixscale_arcsec
+        scale = real(flux[band] * (nodes / size) ** 2)
+        if columns.psf_model[row] == PSF_GAUSSIAN:
+            sigma = float(gaussian_sigma(fwhm))
+            apply_gaussian(plans.spectrum, sigma, response, nodes, scale, line, plans.band_spectra[band])
+        else:
+            beta = float(columns.moffat_beta[row])
+            alpha, table = real(moffat_alpha(fwhm, np.float64(beta))), _table(beta, real)
+            apply_radial(
+                plans.spectrum, alpha, table, real(MOFFAT_NODES_PER_UNIT), response, real(nodes), scale,
+                plans.band_spectra[band],
+            )  # fmt: skip
+    plans.inverse()
+    crop(plans.images, int(where.first[row]), nodes, out)
+
+
+@lru_cache(maxsize=64)
+def _table(beta: float, real: type) -> NDArray[np.floating]:
+    return np.ascontiguousarray(moffat_table(beta).astype(real))
+
+
+def usable_threads(threads: int | None) -> int:
+    """Return the number of threads to use: the given one, or every core this process may run on."""
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    if threads < 1:
+        raise RenderError(f"threads is {threads}; give a positive number, or none for every core")
+    return threads
+
+
+def render(columns: RenderColumns, options: Options, threads: int | None, out: Images) -> None:
+    """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
+    if (columns.psf_model == PSF_IMAGE).any():
+        row = int(np.argmax(columns.psf_model == PSF_IMAGE))
+        raise RenderError(f"row {row}: psf_model 'image' needs psf_images")
+    where = layout(
+        columns,
+        stamp_size=options.stamp_size,
+        pixscale_arcsec=options.pixscale_arcsec,
+        rtol=options.rtol,
+        uniform=options.variant.samples > 0,
+    )
+    batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, columns.src_flux_nmgy)
+    # neighbours in this order share a grid size, so a thread's buffers stay in its cache
+    order = np.argsort(where.size, kind="stable")
+    tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
+
+    def run(rows: NDArray[np.int64]) -> None:
+        work = _Work(options)
+        for row in rows:
+            _render_row(work, batch, int(row), out[row])
+
+    _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
+
+
+def _for_each(
+    run: Callable[[NDArray[np.int64]], None], tasks: list[NDArray[np.int64]], threads: int
+) -> None:
+    if threads == 1:
+        for task in tasks:
+            run(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(run, tasks):
+            pass
