@@ -1,0 +1,237 @@
+"""The configuration of a run: what is drawn, for which bands, and how it is rendered.
+
+One TOML file of settings, priors and splits. Priors bear the names of the catalogue columns that they fill.
+What a file does not say keeps its default; ``Config.to_toml`` writes the whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from arcforge.engine.config_schema import (
+    PRIORS,
+    SCHEMA,
+    SETTINGS,
+    SPLITS,
+    check_prior,
+    meaning,
+    prior_names,
+)
+from arcforge.engine.errors import ConfigError
+from arcforge.engine.priors import Prior, distribution_names
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved, valid configuration, made by ``default_config``, ``load_config`` or ``parse_config``."""
+
+    bands: str
+    reference_band: str
+    stamp_size: int
+    rtol: float
+    variant: str
+    pixel_response: str
+    theta_e_convention: str
+    control_fraction: float
+    synthetic_host_count: int
+    synthetic_pixscale_arcsec: float
+    priors: Mapping[str, Prior]  #: by catalogue column, only those that the bands need
+    splits: Mapping[str, float]  #: share of the hosts by name, sum 1
+
+    def to_toml(self) -> str:
+        """The whole configuration as annotated TOML; ``parse_config`` turns it into an equal one."""
+        lines = [f"schema = {_toml(SCHEMA)}"]
+        lines += [f"{name} = {_toml(getattr(self, name))}  # {SETTINGS[name].meaning}" for name in SETTINGS]
+        lines += ["", f"# distributions: {', '.join(distribution_names())}", "[priors]"]
+        for name, prior in self.priors.items():
+            pairs = (("dist", prior.dist), *prior.parameters)
+            body = ", ".join(f"{key} = {_toml(value)}" for key, value in pairs)
+            lines.append(f"{name} = {{ {body} }}  # {meaning(name)}")
+        lines += ["", "# shares of the hosts; all rows of a host are in one split", "[splits]"]
+        lines += [f"{json.dumps(name)} = {_toml(share)}" for name, share in self.splits.items()]
+        return "\n".join(lines) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of every value, whatever file, order or comments it came with."""
+        tree = {
+            "schema": SCHEMA,
+            "settings": {name: getattr(self, name) for name in SETTINGS},
+            "priors": {name: [prior.dist, dict(prior.parameters)] for name, prior in self.priors.items()},
+            "splits": list(self.splits.items()),
+        }
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return parse_config, (self.to_toml(),)  # read-only mappings do not pickle
+
+
+def default_config() -> Config:
+    """The configuration of a run that is given none: the ranges of DR10-like g, r, z injections."""
+    return parse_config("")
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """Read a TOML file; ConfigError names file, line and the allowed values."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"configuration {file} cannot be read ({reason}): check the path") from error
+    return parse_config(text, name=str(file))
+
+
+def parse_config(text: str, *, name: str = "configuration") -> Config:
+    """Resolve TOML text against the defaults.
+
+    Parameters
+    ----------
+    text : str
+        TOML; the empty text gives the defaults.
+    name : str
+        What error messages call the text, e.g. its path.
+
+    Raises
+    ------
+    ConfigError
+        One line: ``<name> line <n>: <key and value>, allowed: <...>``.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is not TOML: {error}") from error
+    source = _Source(name, _line_numbers(text))
+    _check_names(tree, (*SETTINGS, "schema", "priors", "splits"), "", source)
+    if tree.get("schema", SCHEMA) != SCHEMA:
+        source.refuse(
+            "schema", f"schema = {tree['schema']!r}, allowed: {SCHEMA!r}; this version reads no other"
+        )
+    settings = {key: _setting(key, tree, source) for key in SETTINGS}
+    if settings["reference_band"] not in settings["bands"]:
+        key = "reference_band" if "reference_band" in tree else "bands"
+        allowed = ", ".join(settings["bands"])
+        source.refuse(key, f"reference_band = {settings['reference_band']!r}, allowed: {allowed}")
+    return Config(
+        **settings,
+        priors=MappingProxyType(_priors(tree.get("priors", {}), settings, source)),
+        splits=MappingProxyType(_splits(tree.get("splits", dict(SPLITS)), source)),
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a value stands, for messages."""
+
+    name: str
+    lines: Mapping[str, int]
+
+    def refuse(self, key: str, message: str) -> NoReturn:
+        line = self.lines.get(key)
+        raise ConfigError(f"{self.name}{f' line {line}' if line else ''}: {message}")
+
+
+_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_DOTTED = rf"({_KEY}(?:\s*\.\s*{_KEY})*)"
+
+
+def _line_numbers(text: str) -> dict[str, int]:
+    """The line of every key and table header, by dotted name; tomllib keeps none."""
+    numbers: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(rf"\s*\[\s*{_DOTTED}\s*\]", line)
+        entry = re.match(rf"\s*{_DOTTED}\s*=", line)
+        found = header or entry
+        if found is None:
+            continue
+        dotted = ".".join(part.strip("\"'") for part in re.findall(_KEY, found.group(1)))
+        if header:
+            table = dotted + "."
+        numbers.setdefault(dotted if header else table + dotted, number)
+    return numbers
+
+
+def _check_names(given: Iterable[str], known: Iterable[str], prefix: str, source: _Source) -> None:
+    known = list(known)
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"allowed: {', '.join(known)}"
+            source.refuse(prefix + key, f'"{key}" is unknown here; {hint}')
+
+
+def _setting(key: str, tree: Mapping[str, Any], source: _Source) -> Any:
+    setting = SETTINGS[key]
+    value = tree.get(key, setting.default)
+    if not setting.is_allowed(value):
+        source.refuse(key, f"{key} = {value!r}, allowed: {setting.allowed}")
+    return float(value) if isinstance(setting.default, float) else value
+
+
+def _priors(given: Any, settings: Mapping[str, Any], source: _Source) -> dict[str, Prior]:
+    if not isinstance(given, Mapping):
+        source.refuse("priors", "priors must be a table: write [priors]")
+    priors = {name: prior for name, (prior, _) in PRIORS.items()}
+    for name, value in given.items():
+        try:
+            priors[name] = _prior(value)
+        except ConfigError as error:
+            source.refuse(f"priors.{name}", f"{name}: {error}")
+    has_psf = set(priors["psf_model"].support) != {"none"}
+    try:
+        needed = prior_names(settings["bands"], settings["reference_band"], set(priors), has_psf)
+    except ConfigError as error:
+        source.refuse("bands", str(error))
+    for name in given:
+        if name in PRIORS and name not in needed:
+            source.refuse(
+                f"priors.{name}", f'{name} is not used with bands = "{settings["bands"]}": remove it'
+            )
+    _check_names(given, needed, "priors.", source)
+    for name in needed:
+        try:
+            check_prior(name, priors[name])
+        except ConfigError as error:
+            source.refuse(f"priors.{name}", str(error))
+    return {name: priors[name] for name in needed}
+
+
+def _prior(value: Any) -> Prior:
+    """A prior from its TOML form; a bare number or name is a constant."""
+    if not isinstance(value, Mapping):
+        return Prior.of("constant", value=value)
+    if not isinstance(value.get("dist"), str):
+        raise ConfigError(f'needs dist = "...", one of {", ".join(distribution_names())}')
+    return Prior.of(value["dist"], **{key: entry for key, entry in value.items() if key != "dist"})
+
+
+def _splits(given: Any, source: _Source) -> dict[str, float]:
+    if not isinstance(given, Mapping) or not given:
+        source.refuse("splits", "splits must be a table of shares, e.g. train = 0.8")
+    for name, share in given.items():
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            source.refuse(f"splits.{name}", f"{name} = {share!r}, allowed: a share from 0 to 1")
+    total = math.fsum(given.values())
+    if abs(total - 1.0) > 1e-9:
+        source.refuse("splits", f"the shares add up to {total:g}, allowed: 1")
+    return {name: float(share) for name, share in given.items()}
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML; float texts are the shortest that read back to the same bits."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(entry) for entry in value)}]"
+    return repr(value)

@@ -1,0 +1,176 @@
+"""What a configuration may hold: every setting and prior with its default, its range and its meaning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from arcforge.engine.catalog import THETA_E_CONVENTIONS
+from arcforge.engine.columns import COLUMNS, PSF_FWHM, Column
+from arcforge.engine.errors import ConfigError
+from arcforge.engine.priors import Prior
+
+SCHEMA = "arcforge.config/1"
+PIXEL_RESPONSES = ("in_psf", "box")
+NAMES = {"lens_model": ("SIE", "SIS"), "psf_model": ("gaussian", "moffat", "none")}
+_ANGLE = Prior.of("uniform", low=0.0, high=math.pi)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that is not drawn."""
+
+    default: Any
+    is_allowed: Callable[[Any], bool]
+    allowed: str
+    meaning: str
+
+
+def _is_int(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
+
+
+def _is_float(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[Any], bool]:
+    return lambda v: isinstance(v, str) and v in names
+
+
+def _is_bands(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) == len(set(value)) and value.isalnum()
+
+
+SETTINGS: dict[str, Setting] = {
+    "bands": Setting(
+        "grz", _is_bands, 'band letters, each once, e.g. "grz"', "bands, in the order of the images"
+    ),
+    "reference_band": Setting(
+        "r", lambda v: isinstance(v, str) and len(v) == 1, "one of the bands", "band that src_dmag refers to"
+    ),
+    "stamp_size": Setting(64, _is_int(8, 4096), "a whole number from 8 to 4096", "pixels along a side"),
+    "rtol": Setting(
+        1e-3, _is_float(1e-5, 0.1), "a number from 1e-5 to 0.1", "largest pixel error of an arc over its peak"
+    ),
+    "variant": Setting("auto", lambda v: isinstance(v, str) and bool(v), "a name", "kernel variant"),
+    "pixel_response": Setting(
+        "in_psf",
+        _one_of(PIXEL_RESPONSES),
+        '"in_psf" or "box"',
+        'where the pixel is accounted for: in the (survey) PSF, or "box": also integrated over',
+    ),
+    "theta_e_convention": Setting(
+        "intermediate",
+        _one_of(THETA_E_CONVENTIONS),
+        '"intermediate" or "major"',
+        "convention of theta_e_arcsec",
+    ),
+    "control_fraction": Setting(
+        0.0,
+        _is_float(0, 1),
+        "a number from 0 to 1",
+        "share of rows without a lens (every row has its control)",
+    ),
+    "synthetic_host_count": Setting(
+        500,
+        _is_int(1, 10**7),
+        "a whole number from 1 to 10000000",
+        "hosts to synthesise where no host is given",
+    ),
+    "synthetic_pixscale_arcsec": Setting(
+        0.262, _is_float(0.01, 10), "a number from 0.01 to 10", "their pixel scale, arcsec"
+    ),
+}
+
+# name of the catalogue column (or of the magnitude it comes from): default prior and its meaning
+PRIORS: dict[str, tuple[Prior, str]] = {
+    "lens_model": (Prior.of("constant", value="SIE"), "SIE or SIS"),
+    "theta_e_arcsec": (Prior.of("uniform", low=0.5, high=2.5), "Einstein radius"),
+    "lens_e": (Prior.of("normal", mean=0.14, sigma=0.09, low=0.0, high=0.45), "e = (1-q)/(1+q)"),
+    "lens_phi_rad": (_ANGLE, "position angle, counter-clockwise from +x"),
+    "shear": (Prior.of("rayleigh", sigma=0.04, high=0.2), "external shear, mean 0.05"),
+    "shear_phi_rad": (_ANGLE, "its position angle"),
+    "src_x_arcsec": (Prior.of("uniform", low=-0.4, high=0.4), "source position relative to the lens"),
+    "src_y_arcsec": (Prior.of("uniform", low=-0.4, high=0.4), "the same along y"),
+    "src_reff_arcsec": (Prior.of("uniform", low=0.2, high=0.5), "half-light radius, major axis"),
+    "src_n": (Prior.of("constant", value=1.0), "Sersic index"),
+    "src_e": (Prior.of("rayleigh", sigma=0.2, high=0.6), "e = (1-q)/(1+q)"),
+    "src_phi_rad": (_ANGLE, "position angle"),
+    "src_dmag": (
+        Prior.of("uniform", low=1.5, high=3.5),
+        "unlensed source minus host, magnitudes in the reference band",
+    ),
+    "src_gr": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour g - r"),
+    "src_rz": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour r - z"),
+    "psf_model": (Prior.of("constant", value="moffat"), "gaussian, moffat or none"),
+    "moffat_beta": (Prior.of("constant", value=3.5), "of Moffat PSFs"),
+    "psf_fwhm_arcsec_g": (
+        Prior.of("normal", mean=1.53, sigma=0.17, low=1.1, high=2.2),
+        "PSF full width at half maximum, drawn once a host, where hosts have none",
+    ),
+    "psf_fwhm_arcsec_r": (Prior.of("normal", mean=1.36, sigma=0.12, low=1.0, high=2.0), "the same in r"),
+    "psf_fwhm_arcsec_z": (Prior.of("normal", mean=1.32, sigma=0.15, low=0.9, high=2.0), "the same in z"),
+}
+
+SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def colour_prior(band: str, reference: str, known: set[str]) -> str:
+    """The name of the prior that gives the colour of ``band`` against the reference band.
+
+    Either order is allowed: ``src_gr`` is g - r, ``src_rz`` is r - z.
+    """
+    names = (f"src_{band}{reference}", f"src_{reference}{band}")
+    for name in names:
+        if name in known:
+            return name
+    raise ConfigError(f"band {band} has no colour: add the prior {names[0]} or {names[1]} to [priors]")
+
+
+def prior_names(bands: str, reference: str, known: set[str], has_psf: bool) -> list[str]:
+    """The priors that a run over ``bands`` needs, in the order in which they are written."""
+    names = [name for name in PRIORS if not name.startswith("psf_fwhm_") and name not in ("src_gr", "src_rz")]
+    at = names.index("src_dmag") + 1
+    names[at:at] = [colour_prior(band, reference, known) for band in bands if band != reference]
+    if has_psf:
+        names += [f"{PSF_FWHM.name}_{band}" for band in bands]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{name} has no default: add it to [priors]")
+    return names
+
+
+def meaning(name: str) -> str:
+    """One line on what a prior is."""
+    if name in PRIORS:
+        return PRIORS[name][1]
+    if name.startswith(PSF_FWHM.name):
+        return "full width at half maximum"
+    return f"source colour {name[-2]} - {name[-1]}"
+
+
+def check_prior(name: str, prior: Prior) -> None:
+    """Raise ConfigError where a prior could give a value that the renderer refuses."""
+    support = prior.support
+    if name in NAMES:
+        strangers = [value for value in support if value not in NAMES[name]]
+        if strangers:
+            raise ConfigError(f"{name} may be {strangers[0]!r}, allowed: {', '.join(NAMES[name])}")
+        return
+    if prior.is_name:
+        raise ConfigError(f"{name} may be {support[0]!r}, allowed: numbers")
+    column = PSF_FWHM if name.startswith(PSF_FWHM.name) else COLUMNS.get(name, Column(name))
+    low, high = min(support), max(support)
+    # a Rayleigh variate is never 0: the uniform number that it is made from is not
+    low_open = column.low_open and prior.dist != "rayleigh"
+    if low < column.low or high > column.high or (low_open and low == column.low):
+        raise ConfigError(_outside(name, low, high, column))
+    if column.high_open and high == column.high:
+        raise ConfigError(_outside(name, low, high, column))
+
+
+def _outside(name: str, low: float, high: float, column: Column) -> str:
+    return f"{name} reaches from {low:g} to {high:g}, allowed: {column.allowed()}; set low and high inside"
