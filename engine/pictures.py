@@ -207,6 +207,15 @@ def _scale_bar(panel: Axes, nx: int, pixscale_arcsec: float) -> None:
     panel.text(start, y + 0.03 * nx, f'{arcsec:.0f}"', color="white", fontsize=5.5)
 
 
+def lensed_rows(store: PairedStamps, n: int) -> list[int]:
+    """Return up to ``n`` lensed rows at even distances through the store; of all rows if none is lensed."""
+    models = np.asarray(store.catalog["lens_model"].to_pylist())
+    lensed = np.flatnonzero(models != "CONTROL")
+    candidates = lensed if len(lensed) else np.arange(len(models))
+    spread = np.linspace(0, len(candidates) - 1, min(n, len(candidates))).round().astype(np.int64)
+    return [int(row) for row in candidates[spread]]
+
+
 def stamp_grid(store: PairedStamps, rows: Iterable[int], out_png: str | Path) -> Path:
     """Draw rows of a store and write them to a PNG file: control, stamp and arc of each, beside each other.
 

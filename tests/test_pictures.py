@@ -142,6 +142,16 @@ def test_grid_labels_rows_and_is_written_whole(pair, tmp_path, monkeypatch):
     assert f"arc r = {22.5 - 2.5 * np.log10(flux):.1f}" in seen[1].label
 
 
+def test_rows_shown_by_default_are_lensed_and_spread(pair):
+    store = FakeStore(*pair, models=("SIE", "CONTROL", "SIS") * 10)
+    rows = pictures.lensed_rows(store, 5)
+    assert rows[0] == 0
+    assert rows[-1] == 29
+    assert len(set(rows)) == 5
+    assert all(store.models[row] != "CONTROL" for row in rows)
+    assert pictures.lensed_rows(FakeStore(*pair, models=("CONTROL",) * 3), 2) == [0, 2]
+
+
 def test_unwritable_picture_is_one_error(pair, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"grid\.png|file"):
