@@ -1,0 +1,35 @@
+"""What is known of every host of a set without its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class HostTable:
+    """One entry a host; small enough (some 0.5 kB a host) to keep for a million hosts."""
+
+    host_id: NDArray[Any]  #: (n,) text
+    path: NDArray[Any]  #: (n,) text
+    sha256: NDArray[Any]  #: (n,) text, of the file or, for synthetic hosts, of their recipe
+    x_pix: NDArray[np.float64]  #: (n,) centroid in the stamp's frame, 0-based
+    y_pix: NDArray[np.float64]
+    mag: NDArray[np.float64]  #: (n, bands) AB; NaN where there is no positive flux
+    sky_sigma_nmgy: NDArray[np.float64]  #: (n, bands)
+    psf_fwhm_arcsec: NDArray[np.float64]  #: (n, bands); NaN where not known
+
+    def __len__(self) -> int:
+        return int(self.host_id.shape[0])
+
+    @cached_property
+    def key(self) -> NDArray[np.int64]:
+        """(n,) a number made from each host's content, for draws that belong to the host.
+
+        Two copies of one file have one key, so they share their split.
+        """
+        return np.array([int(digest[:16], 16) >> 1 for digest in self.sha256], dtype=np.int64)
