@@ -1,0 +1,306 @@
+"""The arbiter: the whole render in float64, converged, in NumPy, sharing no code with the fast kernels.
+
+Everything that could hide a common mistake is done differently here. Deflections use the polar form (arcsin, arcsinh);
+the brightness is integrated by 4 x 4 Gauss-Legendre cells that are quartered until their parts agree with the whole;
+and the PSF is applied to the sample positions themselves, as an explicit Fourier sum at the pixel centres, without any
+grid, FFT or interpolation. It takes 0.2 to 2 s a row, where the fast path takes 0.2 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_NONE, SIS
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+Floats = NDArray[np.float64]
+Complexes = NDArray[np.complex128]
+
+# Tolerance of one cell, as a fraction of the convolved image's peak. Errors of cells are far below the bound and of
+# both signs: at this value stamps are within 1e-7 of peak of those at a hundredth of it (n 0.4 to 6).
+CELL_TOLERANCE = 5e-4
+DEEPEST = 22  # levels of quartering; a cell is then 2e-7 pixels wide
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+_NODES, _WEIGHTS = 0.5 * _NODES, 0.5 * _WEIGHTS  # on a cell of unit width
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One row, lengths in pixels from the stamp's centre."""
+
+    lens: tuple[float, float]
+    theta_e: float
+    e: float
+    phi: float
+    shear: float
+    shear_phi: float
+    source: tuple[float, float]
+    reff: float
+    n: float
+    source_e: float
+    source_phi: float
+
+    @property
+    def q(self) -> float:
+        return (1.0 - self.e) / (1.0 + self.e)
+
+    @property
+    def source_q(self) -> float:
+        return (1.0 - self.source_e) / (1.0 + self.source_e)
+
+    def deflection(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Return the deflection of lens and shear at (x, y) from the lens, by polar angle."""
+        angle = np.arctan2(y, x) - self.phi
+        centre = (x == 0.0) & (y == 0.0)
+        f2 = 1.0 - self.q**2
+        if f2 < 1e-14:
+            along, across = self.theta_e * np.cos(angle), self.theta_e * np.sin(angle)
+        else:
+            f = np.sqrt(f2)
+            strength = self.theta_e * np.sqrt(self.q) / f
+            along = strength * np.arcsin(f * np.cos(angle))
+            across = strength * np.arcsinh(f / self.q * np.sin(angle))
+        alpha = np.where(centre, 0.0, along + 1j * across) * np.exp(1j * self.phi)
+        alpha = alpha + self.shear * np.exp(2j * self.shear_phi) * (x - 1j * y)
+        return alpha.real, alpha.imag
+
+    def radius(self, x: Floats, y: Floats) -> Floats:
+        """Return R / R_e in the source plane at image position (x, y)."""
+        dx, dy = x - self.lens[0], y - self.lens[1]
+        alpha_x, alpha_y = self.deflection(dx, dy)
+        beta = (dx - alpha_x - self.source[0]) + 1j * (dy - alpha_y - self.source[1])
+        beta = beta * np.exp(-1j * self.source_phi)
+        return np.hypot(beta.real, beta.imag / self.source_q) / self.reff
+
+    def brightness(self, radius: Floats) -> Floats:
+        """Return the surface brightness for unit flux [1 / pix^2] at R / R_e."""
+        from scipy.special import gamma
+        from scipy.stats import gamma as gamma_law
+
+        b_n = float(gamma_law.median(2.0 * self.n))
+        total = 2.0 * np.pi * self.source_q * self.n * self.reff**2 * b_n ** (-2.0 * self.n) * gamma(2.0 * self.n)
+        return np.exp(-b_n * radius ** (1.0 / self.n)) / total
+
+    def stretch(self, x: Floats, y: Floats, width: Floats) -> Floats:
+        """Return a bound on |d(R / R_e)| / |d position| within a cell of that width around (x, y)."""
+        r = np.hypot(x - self.lens[0], y - self.lens[1])
+        nearest = np.maximum(r - 0.71 * width, 1e-12)
+        # |d alpha| of an SIE is at most its convergence's double, theta_E sqrt(q) / (q r)
+        bound = 1.0 + self.shear + self.theta_e / np.sqrt(self.q) / nearest
+        return bound / (self.source_q * self.reff)
+
+
+@dataclass
+class _Samples:
+    """Quadrature nodes: positions and flux, of a dense first level and of scattered deeper cells."""
+
+    x: Floats
+    y: Floats
+    flux: Floats
+
+
+def _scene(columns: RenderColumns, row: int, pixscale_arcsec: float) -> _Scene:
+    sis = columns.lens_model[row] == SIS
+    return _Scene(
+        lens=(columns.lens_x_arcsec[row] / pixscale_arcsec, columns.lens_y_arcsec[row] / pixscale_arcsec),
+        theta_e=columns.theta_e_arcsec[row] / pixscale_arcsec,
+        e=0.0 if sis else columns.lens_e[row],
+        phi=columns.lens_phi_rad[row],
+        shear=columns.shear[row],
+        shear_phi=columns.shear_phi_rad[row],
+        source=(columns.src_x_arcsec[row] / pixscale_arcsec, columns.src_y_arcsec[row] / pixscale_arcsec),
+        reff=columns.src_reff_arcsec[row] / pixscale_arcsec,
+        n=columns.src_n[row],
+        source_e=columns.src_e[row],
+        source_phi=columns.src_phi_rad[row],
+    )
+
+
+def _cell_nodes(x: Floats, y: Floats, width: Floats) -> tuple[Floats, Floats]:
+    """Return the nodes (cells, 16) of cells centred at (x, y)."""
+    nx = x[:, None, None] + width[:, None, None] * _NODES[None, None, :]
+    ny = y[:, None, None] + width[:, None, None] * _NODES[None, :, None]
+    shape = (x.size, 4, 4)
+    return np.broadcast_to(nx, shape).reshape(-1, 16), np.broadcast_to(ny, shape).reshape(-1, 16)
+
+
+_CELL_WEIGHTS = np.outer(_WEIGHTS, _WEIGHTS).ravel()
+
+
+def _integrate(
+    scene: _Scene, x: Floats, y: Floats, width: Floats
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return nodes, node fluxes (cells, 16), and bounds per cell: R / R_e at its nearest, its change across."""
+    nx, ny = _cell_nodes(x, y, width)
+    radius = scene.radius(nx, ny)
+    flux = scene.brightness(radius) * _CELL_WEIGHTS * (width**2)[:, None]
+    change = scene.stretch(x, y, width) * width
+    nearest = np.maximum(radius.min(axis=1) - 0.6 * change, 0.0)
+    return nx, ny, flux, nearest, change
+
+
+def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -> _Samples:
+    """Return samples of all light within ``half_domain`` of the stamp's centre, good to CELL_TOLERANCE of ``peak``.
+
+    A cell is accepted when its flux equals that of its four parts within CELL_TOLERANCE * peak * width, and when the source
+    radius does not change by more than 3 times itself across it (or nothing bright enough can hide in it): two rules,
+    since the first alone is blind to an arc that falls between the nodes.
+    """
+    half = np.ceil(half_domain)
+    axis = np.arange(-half, half + 1.0) + parity
+    x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    width = np.ones_like(x)
+    nx, ny, flux, nearest, change = _integrate(scene, x, y, width)
+    kept: list[tuple[Floats, Floats, Floats]] = []
+    for _ in range(DEEPEST):
+        hidden = scene.brightness(nearest) * width**2 > 0.1 * CELL_TOLERANCE * peak
+        steep = hidden & (change > 3.0 * nearest)
+        # only cells with light worth the check are quartered to see whether the parts agree
+        worth = steep | (np.abs(flux).sum(axis=1) > 0.1 * CELL_TOLERANCE * peak * width)
+        kept.append((nx[~worth].ravel(), ny[~worth].ravel(), flux[~worth].ravel()))
+        if not worth.any():
+            break
+        quarter = 0.25 * width[worth]
+        offsets = np.array([-1.0, 1.0])
+        cx = (x[worth][:, None, None] + quarter[:, None, None] * offsets[None, None, :] + 0.0 * offsets[None, :, None])
+        cy = (y[worth][:, None, None] + quarter[:, None, None] * offsets[None, :, None] + 0.0 * offsets[None, None, :])
+        small = np.repeat(0.5 * width[worth], 4)
+        parts = _integrate(scene, cx.ravel(), cy.ravel(), small)
+        whole, sum_of_parts = flux[worth].sum(axis=1), parts[2].sum(axis=1).reshape(-1, 4).sum(axis=1)
+        good = (np.abs(whole - sum_of_parts) < CELL_TOLERANCE * peak * width[worth]) & ~steep[worth]
+        done = np.repeat(good, 4)
+        kept.append((parts[0][done].ravel(), parts[1][done].ravel(), parts[2][done].ravel()))
+        x, y, width = cx.ravel()[~done], cy.ravel()[~done], small[~done]
+        nx, ny, flux, nearest, change = (part[~done] for part in parts)
+        if x.size == 0:
+            break
+    else:
+        kept.append((nx.ravel(), ny.ravel(), flux.ravel()))
+    return _Samples(*(np.concatenate(arrays) for arrays in zip(*kept, strict=True)))
+
+
+def _transfer(kx: Floats, ky: Floats, gaussian: bool, fwhm: float, beta: float) -> Floats:
+    """Return the PSF's transform on the outer grid of frequencies [cycles / pix]."""
+    from scipy.special import gamma, kv
+
+    k2 = kx[None, :] ** 2 + ky[:, None] ** 2
+    if gaussian:
+        return np.exp(-((np.pi * fwhm) ** 2) * k2 / (4.0 * np.log(2.0)))
+    alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
+    unique, inverse = np.unique(np.round(k2, 12), return_inverse=True)
+    z = 2.0 * np.pi * alpha * np.sqrt(unique)
+    with np.errstate(invalid="ignore"):
+        values = 2.0 ** (2.0 - beta) / gamma(beta - 1.0) * z ** (beta - 1.0) * kv(beta - 1.0, z)
+    values[z == 0.0] = 1.0
+    return np.asarray(values[inverse].reshape(k2.shape))
+
+
+def _highest_frequency(gaussian: bool, fwhm: float, beta: float) -> float:
+    """Return the frequency beyond which the PSF's transform is below 1e-8 [cycles / pix]."""
+    k = np.linspace(0.0, 12.0 / fwhm, 4001)
+    values = _transfer(k, np.zeros(1), gaussian, fwhm, beta)[0]
+    return float(k[int(np.argmax(values < 1e-8))]) if (values < 1e-8).any() else float(k[-1])
+
+
+def _reach(gaussian: bool, fwhm: float, beta: float) -> float:
+    """Return the radius where the PSF is below 3e-8 of its peak [pix], at most 400."""
+    if gaussian:
+        return fwhm * np.sqrt(np.log(1.0 / 3e-8) / (4.0 * np.log(2.0)))
+    alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
+    return float(min(400.0, alpha * np.sqrt(3e-8 ** (-1.0 / beta) - 1.0)))
+
+
+def _fourier_sum(samples: _Samples, kx: Floats, ky: Floats) -> Complexes:
+    """Return sum of flux exp(-2 pi i (kx x + ky y)) over the samples, on the outer grid (ky, kx)."""
+    total = np.zeros((ky.size, kx.size), dtype=np.complex128)
+    for start in range(0, samples.x.size, 20000):
+        part = slice(start, start + 20000)
+        unique_x, at_x = np.unique(samples.x[part], return_inverse=True)
+        unique_y, at_y = np.unique(samples.y[part], return_inverse=True)
+        wave_x = np.exp(-2j * np.pi * unique_x[:, None] * kx)
+        wave_y = np.exp(-2j * np.pi * unique_y[:, None] * ky)
+        if unique_x.size * unique_y.size <= 8 * at_x.size:  # a dense patch: two small products
+            dense = np.zeros((unique_y.size, unique_x.size))
+            np.add.at(dense, (at_y, at_x), samples.flux[part])
+            total += wave_y.T @ (dense @ wave_x)
+        else:
+            total += wave_y[at_y].T @ (samples.flux[part, None] * wave_x[at_x])
+    return total
+
+
+def _convolved(
+    samples: _Samples, size: int, period: float, gaussian: bool, fwhms: Floats, beta: float, boxed: bool
+) -> list[Floats]:
+    """Return the image (size, size) of every band at pixel centres, for unit flux."""
+    highest = max(_highest_frequency(gaussian, float(fwhm), beta) for fwhm in fwhms)
+    count = int(np.ceil(highest * period))
+    kx, ky = np.arange(count + 1) / period, np.arange(-count, count + 1) / period
+    spectrum = _fourier_sum(samples, kx, ky)
+    if boxed:
+        spectrum = spectrum * np.sinc(kx)[None, :] * np.sinc(ky)[:, None]
+    pixels = np.arange(size) - 0.5 * (size - 1)
+    twice = np.where(kx == 0.0, 1.0, 2.0) / period**2  # the half plane kx < 0 is the conjugate
+    to_y = np.exp(2j * np.pi * pixels[:, None] * ky)
+    to_x = twice[:, None] * np.exp(2j * np.pi * kx[:, None] * pixels)
+    return [
+        np.real(to_y @ (spectrum * _transfer(kx, ky, gaussian, float(fwhm), beta)) @ to_x) for fwhm in fwhms
+    ]
+
+
+def _pixel_sums(samples: _Samples, size: int) -> Floats:
+    """Return the flux in every pixel, without a PSF."""
+    image = np.zeros((size, size))
+    i = np.floor(samples.x + 0.5 * size).astype(np.int64)
+    j = np.floor(samples.y + 0.5 * size).astype(np.int64)
+    inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
+    np.add.at(image, (j[inside], i[inside]), samples.flux[inside])
+    return image
+
+
+def _row_bands(
+    columns: RenderColumns, row: int, size: int, pixscale_arcsec: float, boxed: bool
+) -> list[Floats]:
+    """Return the image of each band for unit flux."""
+    scene = _scene(columns, row, pixscale_arcsec)
+    no_psf = columns.psf_model[row] == PSF_NONE
+    gaussian = columns.psf_model[row] == PSF_GAUSSIAN
+    fwhms = columns.psf_fwhm_arcsec[row] / pixscale_arcsec
+    beta = float(columns.moffat_beta[row])
+    parity = 0.5 * ((size + 1) % 2)
+    centre = abs(scene.lens[0]) + abs(scene.lens[1])
+    centre += (np.hypot(*scene.source) + scene.theta_e / np.sqrt(scene.q)) / (1.0 - scene.shear)
+    reaches = [0.0 if no_psf else min(60.0, _reach(gaussian, float(f), beta)) for f in fwhms]
+    domain = 0.5 * size + 1.0 if no_psf else max(0.5 * size + max(reaches), centre + 20.0 * scene.reff)
+
+    # the tolerance is relative to a peak that is known only afterwards: start high, repeat until it holds
+    peak = 1.0 / max(1.0, float(fwhms.max())) ** 2
+    while True:
+        samples = _quadrature(scene, domain, parity, peak)
+        if no_psf:
+            images = [_pixel_sums(samples, size)] * len(fwhms)
+        else:
+            period = 0.5 * size + domain + max(_reach(gaussian, float(f), beta) for f in fwhms)
+            images = _convolved(samples, size, period, gaussian, fwhms, beta, boxed)
+        found = min(float(image.max()) for image in images)
+        if found > 0.3 * peak or peak < 1e-12:
+            return images
+        peak = max(found, 1e-12)
+
+
+def reference_stamps(
+    columns: RenderColumns, stamp_size: int, pixscale_arcsec: float, boxed: bool, out: NDArray[np.float32]
+) -> None:
+    """Write the converged image of every row to ``out`` (n, bands, stamp_size, stamp_size)."""
+    for row in range(len(columns)):
+        if columns.lens_model[row] == CONTROL:
+            out[row] = 0.0
+            continue
+        images = _row_bands(columns, row, stamp_size, pixscale_arcsec, boxed)
+        for band, image in enumerate(images):
+            out[row, band] = columns.src_flux_nmgy[row, band] * image
