@@ -11,7 +11,7 @@ import typer
 from arcforge.cli import terminal
 from arcforge.cli.options import StorePath
 
-_SHOWN = 12
+_SHOWN, _MOST = 12, 240
 
 
 def show(
@@ -47,20 +47,25 @@ def show(
 
 
 def _parse_rows(text: str, n_rows: int) -> list[int]:
-    """Turn "0,7,20:26" into row numbers; refuse what the store does not have."""
+    """Turn "0,7,20:26" into row numbers; refuse what the store does not have and what no picture can hold."""
     rows: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", part)
         if match is None:
-            raise typer.BadParameter(
-                f"{part!r} is no row number and no range such as 20:26", param_hint="--rows"
-            )
+            raise _bad_rows(f"{part!r} is no row number and no range such as 20:26")
         first = int(match[1])
-        rows.extend(range(first, int(match[2])) if match[2] else [first])
-    beyond = [row for row in rows if row >= n_rows]
-    if beyond:
-        message = f"row {beyond[0]} is not in a store of {n_rows} rows (0 to {n_rows - 1})"
-        raise typer.BadParameter(message, param_hint="--rows")
-    if not rows:
-        raise typer.BadParameter(f"{text!r} names no row", param_hint="--rows")
+        end = int(match[2]) if match[2] else first + 1
+        if first >= end:
+            raise _bad_rows(f"{part!r} names no row")
+        if end > n_rows:
+            raise _bad_rows(
+                f"row {max(first, n_rows)} is not in a store of {n_rows} rows (0 to {n_rows - 1})"
+            )
+        if len(rows) + end - first > _MOST:
+            raise _bad_rows(f"{text!r} names more than the {_MOST} rows that a picture holds")
+        rows.extend(range(first, end))
     return rows
+
+
+def _bad_rows(message: str) -> typer.BadParameter:
+    return typer.BadParameter(message, param_hint="--rows")

@@ -224,7 +224,7 @@ def stamp_grid(store: PairedStamps, rows: Iterable[int], out_png: str | Path) ->
     store
         An open store.
     rows
-        Row numbers, drawn in this order; more than four are laid out in two columns.
+        Row numbers, drawn in this order, down the columns; more than four are laid out in several columns.
     out_png
         The file; it is there as a whole or not at all.
 
@@ -243,7 +243,7 @@ def stamp_grid(store: PairedStamps, rows: Iterable[int], out_png: str | Path) ->
         [Triplet(*images) for images in zip(controls, stamps, arcs, labels, strict=True)],
         bands=bands,
         pixscale_arcsec=store.pixscale_arcsec,
-        blocks=2 if len(chosen) > 4 else 1,
+        blocks=1 if len(chosen) <= 4 else min(4, -(-len(chosen) // 6)),
     )
     return write_png(figure, out_png)
 
