@@ -1,0 +1,162 @@
+"""Commit records: a part of a store is there when its record is, and its files have the sizes it states.
+
+``commits/hosts.json`` stands for the host arrays, ``commits/shard-00012.json`` for a shard of arcs with its
+part of the catalogue. A record is written last, after every file it names is on the disk, so that its
+existence is the proof. ``manifest.json`` gathers all files when the store is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from arcforge.engine import sealed
+from arcforge.engine.durable import place, reached
+from arcforge.engine.errors import StoreCorruptError, StoreError
+from arcforge.engine.plan import Plan
+
+MANIFEST_FILE = "manifest.json"
+HOSTS = "hosts"
+
+_RECORD_REMEDY = "repeat the command that made the store with --resume"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What a file was when it was written."""
+
+    size: int  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes | memoryview) -> FileRecord:
+        """Return the record of a file with this content."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+Files = dict[str, FileRecord]  # by path relative to the store, with "/" between folders
+
+
+def shard_name(shard: int) -> str:
+    """Name of a shard's commit record."""
+    return f"shard-{shard:05d}"
+
+
+def commit_file(name: str) -> str:
+    """Path of a commit record, relative to the store."""
+    return f"commits/{name}.json"
+
+
+def place_files(root: Path, files: dict[str, bytes | memoryview]) -> Files:
+    """Place files under ``root`` durably and return their records."""
+    records = {}
+    for key, data in files.items():
+        records[key] = FileRecord.of(data)
+        place(root / key, data)
+    return records
+
+
+def commit(root: Path, plan: Plan, name: str, files: Files, **facts: Any) -> None:
+    """Write the record that makes a part count. Every file must be in place."""
+    reached("before commit")
+    record = {"plan_sha256": plan.sha256, "part": name} | facts | {"files": _as_json(files)}
+    place(root / commit_file(name), sealed.seal(record))
+    reached("committed")
+
+
+def read_commit(root: Path, plan_sha256: str, name: str) -> dict[str, Any]:
+    """Read one commit record, checked against the plan; the sizes of its files are not looked at.
+
+    Raises
+    ------
+    StoreError, StoreCorruptError
+        Where it is not there, damaged, or of another plan.
+    """
+    path = root / commit_file(name)
+    record = sealed.read_sealed(path, _RECORD_REMEDY)
+    if record.get("plan_sha256") != plan_sha256 or record.get("part") != name:
+        raise StoreCorruptError(
+            f"{path}: belongs to another plan or part; put back the right file or remove it"
+        )
+    return record
+
+
+def files_of(record: dict[str, Any]) -> Files:
+    """Return the files that a commit record or a manifest names."""
+    return {key: FileRecord(**entry) for key, entry in record["files"].items()}
+
+
+def is_done(root: Path, plan: Plan, name: str) -> bool:
+    """Tell whether a part is committed and its files have the sizes that its record states."""
+    try:
+        files = files_of(read_commit(root, plan.sha256, name))
+    except StoreError:
+        return False
+    return not any(size_fault(root, key, record) for key, record in files.items())
+
+
+def size_fault(root: Path, key: str, record: FileRecord) -> str | None:
+    """Return what is wrong with a file's presence or size, or None."""
+    try:
+        found = os.stat(root / key).st_size
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if found == record.size else f"has {found:,} bytes instead of {record.size:,}"
+
+
+def hash_fault(root: Path, key: str, record: FileRecord) -> str | None:
+    """Return what is wrong with a file's presence, size or content, or None."""
+    fault = size_fault(root, key, record)
+    if fault:
+        return fault
+    try:
+        with open(root / key, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if found == record.sha256 else "has changed (its SHA-256 is not the committed one)"
+
+
+def read_committed(root: Path, key: str, record: FileRecord) -> bytes:
+    """Read a whole file that must be as committed.
+
+    Raises
+    ------
+    StoreCorruptError
+        Where it is not.
+    """
+    fault = size_fault(root, key, record)
+    if fault is None:
+        data = (root / key).read_bytes()
+        if FileRecord.of(data) == record:
+            return data
+        fault = "has changed (its SHA-256 is not the committed one)"
+    raise StoreCorruptError(corrupt_message(root, key, fault))
+
+
+def corrupt_message(root: Path, key: str, fault: str) -> str:
+    """Word an error about a file: what, where, and the way out."""
+    return (
+        f"{root}/{key} {fault}; restore it from a copy, or remove it and repeat the command that made the "
+        "store with --resume"
+    )
+
+
+def write_manifest(root: Path, plan: Plan, files: Files) -> None:
+    """Write the list of all files of a complete store, in the order of their names."""
+    record = {"plan_sha256": plan.sha256, "files": _as_json(files)}
+    place(root / MANIFEST_FILE, sealed.seal(record))
+
+
+def read_manifest(root: Path) -> Files:
+    """Read the list of all files of a complete store."""
+    return files_of(sealed.read_sealed(root / MANIFEST_FILE, _RECORD_REMEDY))
+
+
+def _as_json(files: Files) -> dict[str, dict[str, Any]]:
+    return {key: asdict(files[key]) for key in sorted(files)}

@@ -1,0 +1,235 @@
+"""Files that are there as a whole or not at all, whatever kills the process; and who may write them.
+
+zarr's own folder store does not fsync and leaves torn files behind a kill, so a store's bytes are placed
+here: a temporary file beside its destination, fsync, rename, fsync of the folder. A rename within one folder
+is atomic on every file system that matters here; the two fsyncs put it in order after a power cut too.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from arcforge.engine.errors import StoreError
+
+TEMPORARY_SUFFIX = ".tmp"
+LOCK_FOLDER = "locks"
+
+_count = itertools.count()
+
+
+def reached(point: str) -> None:
+    """Mark a point of the write protocol. It does nothing: crash tests put a kill in its place."""
+
+
+def place(path: Path, data: bytes | bytearray | memoryview) -> None:
+    """Write ``data`` to ``path`` so that the file is either absent (or as before) or whole and on the disk.
+
+    Raises
+    ------
+    StoreError
+        Where the file cannot be written; a full disk is named as such.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{next(_count)}{TEMPORARY_SUFFIX}")
+    try:
+        make_folder(path.parent)
+        with open(temporary, "xb") as file:
+            reached("opened")
+            file.write(data)
+            file.flush()
+            reached("written")
+            _sync(file.fileno())
+        reached("synced")
+        os.replace(temporary, path)
+        reached("renamed")
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):  # a parent that is a file fails here too; the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, len(data), error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each entry on the disk before the next."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries (names, renames) on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)  # macOS: fsync alone stops at the drive's cache
+    if full_sync is None:
+        os.fsync(handle)
+    else:
+        fcntl.fcntl(handle, full_sync)
+
+
+def _cannot_write(path: Path, n_bytes: int, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"{path}: no space left for {n_bytes:,} bytes; what is committed stays: free space and go on "
+            "with --resume"
+        )
+    return StoreError(
+        f"{path}: cannot be written ({error.strerror or error}); choose a folder that you may write"
+    )
+
+
+def place_folder(destination: Path, fill: Callable[[Path], None], *, replace: bool = False) -> None:
+    """Create a folder with its content in one step: filled under a temporary name beside it, then renamed.
+
+    Parameters
+    ----------
+    destination
+        The folder; its parent is created where it is missing.
+    fill
+        Called with the temporary folder; writes everything through :func:`place`.
+    replace
+        Take an existing folder's place (it is removed after the new one stands).
+
+    Raises
+    ------
+    StoreError
+        Where the parent cannot be written.
+    FileExistsError
+        Where the destination came into being meanwhile and ``replace`` is False.
+    """
+    mark = f".{destination.name}.{socket.gethostname()}.{os.getpid()}"
+    temporary = destination.parent / f"{mark}.new{TEMPORARY_SUFFIX}"
+    retired = destination.parent / f"{mark}.old{TEMPORARY_SUFFIX}"
+    try:
+        make_folder(destination.parent)
+        _remove_dead_siblings(destination)
+        temporary.mkdir()
+    except OSError as error:
+        raise StoreError(
+            f"{destination}: cannot be created ({error.strerror or error}); choose a folder that you may "
+            "write"
+        ) from error
+    try:
+        fill(temporary)
+        reached("filled")
+        if replace and destination.exists():
+            os.rename(destination, retired)
+            reached("retired")
+        elif destination.exists():  # a rename would take the place of an empty folder, or of a file
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination))
+        os.rename(temporary, destination)
+        sync_folder(destination.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _remove_dead_siblings(destination: Path) -> None:
+    """Remove what killed processes of this machine left of the same folder."""
+    for folder in destination.parent.glob(f".{destination.name}.{socket.gethostname()}.*{TEMPORARY_SUFFIX}"):
+        pid = folder.name.removesuffix(TEMPORARY_SUFFIX).split(".")[-2]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def temporaries(folder: Path) -> list[Path]:
+    """List the temporary files below a folder: what a killed writer left."""
+    return sorted(path for path in folder.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file())
+
+
+@contextmanager
+def write_lock(root: Path, partition: tuple[int, int] | None = None) -> Iterator[None]:
+    """Hold the right to write a store, or one partition ``(i, n)`` of it, while the body runs.
+
+    A whole-store writer excludes everybody. Writers of different partitions of the same division run side by
+    side. The locks belong to the process and go with it, so that none outlives a kill.
+
+    Raises
+    ------
+    StoreError
+        Where another process holds it.
+    """
+    folder = root / LOCK_FOLDER
+    make_folder(folder)
+    with ExitStack() as held:
+        held.enter_context(_lock(folder / "store", root, shared=partition is not None))
+        if partition is not None:
+            i, n = partition
+            for other in folder.glob("*-of-*"):
+                if not other.name.endswith(f"-of-{n}"):
+                    with _lock(other, root):  # held: somebody writes by another division
+                        other.unlink()
+            held.enter_context(_lock(folder / f"{i}-of-{n}", root))
+        yield
+
+
+def remove_locks(root: Path) -> None:
+    """Remove the lock files, so that a finished store holds data only. Call it under the whole-store lock."""
+    shutil.rmtree(root / LOCK_FOLDER, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path, root: Path, *, shared: bool = False) -> Iterator[None]:
+    while True:
+        make_folder(path.parent)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise StoreError(
+                f"{root}: another process is writing {_what(path)}; wait until it has ended, "
+                "then go on with --resume"
+            ) from None
+        except OSError as error:
+            # Some cluster file systems have no locks. Two writers then do the same work twice, and place the
+            # same bytes under the same names: waste, not damage.
+            warnings.warn(
+                f"{root}: this file system has no locks ({error.strerror}): start each writer once",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if _same_file(handle, path):  # not one that its last holder removed in the meantime
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _what(path: Path) -> str:
+    return "it" if path.name == "store" else f"partition {path.name.replace('-of-', '/')}"
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False

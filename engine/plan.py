@@ -1,0 +1,149 @@
+"""The plan of a store: everything that its bytes follow from, fixed before the first of them is rendered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from arcforge.engine import sealed
+from arcforge.engine.durable import place
+from arcforge.engine.errors import ConfigError, StoreCorruptError, StoreError
+
+PLAN_FILE = "plan.json"
+FORMAT_VERSION = 1
+
+# Rows of one inner chunk: what a reader decodes at the least (0.8 MB of three-band 64x64 stamps; single-stamp
+# chunks write six times slower).
+CHUNK_ROWS = 16
+# Rows of a shard: what a kill can cost, what one writer holds in memory (50 MB of such stamps), one file.
+# Small runs take smaller shards, so that they too are split among partitions and show progress.
+_SHARD_ROWS = 1024
+_SMALL_SHARD_ROWS = 256
+_SMALL_RUN_ROWS = 16 * _SHARD_ROWS
+HOST_SHARD_ROWS = 256
+
+Partition = tuple[int, int]
+
+
+def shard_rows_for(n_rows: int) -> int:
+    """Return the rows of a shard for a run of that size: it depends on nothing else, for the bytes' sake."""
+    return _SMALL_SHARD_ROWS if n_rows <= _SMALL_RUN_ROWS else _SHARD_ROWS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store's bytes follow from. Two runs with equal plans write equal bytes.
+
+    Neither paths nor times nor thread counts are part of it.
+    """
+
+    n_rows: int
+    bands: str
+    stamp_size: int  # pixels along y and x
+    pixscale_arcsec: float
+    shard_rows: int
+    seed: int
+    config: str  # TOML
+    config_sha256: str
+    catalog: str  # "drawn", or "sha256:..." of the table that was given
+    hosts: str  # "sha256:..." of all host pixels and host columns
+    n_hosts: int
+    render: dict[str, Any]  # the options of render_batch
+    code_sha256: str
+    software: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def sha256(self) -> str:
+        """The plan's hash, which every commit record repeats."""
+        return sealed.digest(asdict(self))
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of the whole run."""
+        return -(-self.n_rows // self.shard_rows)
+
+    def rows_of(self, shard: int) -> tuple[int, int]:
+        """First row and the row after the last of a shard."""
+        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.n_rows)
+
+    def shards_of(self, partition: Partition | None) -> list[int]:
+        """Return the shards of partition ``(i, n)``: every n-th one; all of them where it is None."""
+        i, n = partition or (0, 1)
+        return list(range(i % n, self.n_shards, n))
+
+    def write(self, root: Path) -> None:
+        """Place the plan in a store's folder."""
+        place(root / PLAN_FILE, sealed.seal(asdict(self)))
+
+    def refuse_other(self, stored: Plan, root: Path) -> None:
+        """Refuse to go on with a store that was begun by another plan.
+
+        Raises
+        ------
+        StoreError
+            Naming the first thing that differs, with both values.
+        """
+        for field in fields(self):
+            old, new = getattr(stored, field.name), getattr(self, field.name)
+            if old != new:
+                raise StoreError(
+                    f"{root}: was begun with {_difference(field.name, old, new)}; go on with the options, "
+                    "inputs and software that began it, or start anew with --overwrite"
+                )
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
+        return _difference(f"{name} {key}", old.get(key), new.get(key))
+    if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
+        lines = zip([*old.splitlines(), ""], [*new.splitlines(), ""], strict=False)
+        old, new = next(((a, b) for a, b in lines if a != b), ("another length", "this one"))
+    return f"{name} = {old!r}, not {new!r}"
+
+
+def read_plan(root: Path) -> Plan:
+    """Read and check a store's plan.
+
+    Raises
+    ------
+    StoreError
+        Where the folder holds no plan, or one of a newer format.
+    StoreCorruptError
+        Where the plan is not what was written.
+    """
+    path = root / PLAN_FILE
+    record = sealed.read_sealed(path, "restore it from a copy, or make the store anew with --overwrite")
+    check_format(path, record.get("format_version"))
+    try:
+        return Plan(**record)
+    except TypeError as error:
+        raise StoreCorruptError(f"{path}: is not a plan of format {FORMAT_VERSION} ({error})") from error
+
+
+def check_format(path: Path, found: object) -> None:
+    """Refuse a format that this version does not read."""
+    if found != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: has store format {found}, this version reads {FORMAT_VERSION}; "
+            "read it with the arcforge version that wrote it"
+        )
+
+
+def parse_partition(text: str) -> Partition:
+    """Read ``"I/N"``: I counts 0..N-1 or 1..N, as the scheduler does (partition N of N is partition 0).
+
+    Raises
+    ------
+    ConfigError
+        Where it is not two integers with 0 <= I <= N, N >= 1.
+    """
+    first, slash, second = text.partition("/")
+    if not (slash and first.strip().isdecimal() and second.strip().isdecimal()):
+        raise ConfigError(f"partition {text!r}: not of the form I/N; give e.g. 0/4 to 3/4 (or 1/4 to 4/4)")
+    i, n = int(first), int(second)
+    if n < 1 or i > n:
+        raise ConfigError(f"partition {text!r}: I must be within 0..N and N at least 1; give e.g. 0/4 to 3/4")
+    return i % n, n

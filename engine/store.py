@@ -1,0 +1,323 @@
+"""Reading a store: paired stamps, controls and arcs by row, the catalogue, the hosts.
+
+A store is a zarr v3 group in a folder:
+
+=====================  =====================================================================================
+``zarr.json``          attributes: schema, status, units, conventions, config, seed, software
+``arcs``               float32 (row, band, y, x), nMgy per pixel: the light added to each row's host
+``hosts/pixels``       float32 (host, band, y, x): each host once; ``hosts/<column>`` what is known of it
+``catalog/``           one parquet file a shard, together the table of every row's parameters
+``columns/<column>``   the same table as 1-D arrays, for readers that know zarr only
+``plan.json``          what the bytes follow from; ``commits/``, ``manifest.json``: sizes and hashes
+=====================  =====================================================================================
+
+``control = hosts/pixels[host_index]`` and ``stamp = control + arc`` in float32, so that a pair cannot
+disagree (:mod:`arcforge.engine.pairing`).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.arrays import METADATA_FILE, ImageReader, Pixels, read_attributes, read_column, shard_key
+from arcforge.engine.commits import (
+    HOSTS,
+    MANIFEST_FILE,
+    Files,
+    corrupt_message,
+    files_of,
+    hash_fault,
+    is_done,
+    read_commit,
+    read_committed,
+    read_manifest,
+    shard_name,
+    size_fault,
+)
+from arcforge.engine.errors import StoreCorruptError, StoreError
+from arcforge.engine.plan import HOST_SHARD_ROWS, PLAN_FILE, Plan, check_format, read_plan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = "arcforge.store"
+WRITING, COMPLETE = "writing", "complete"
+
+# Host pixels up to this size are kept after the first read of a control.
+_KEPT_HOST_BYTES = 256 << 20
+# Rows decoded at a time, so that a request of any size needs little more memory than its answer.
+_SPAN_ROWS = 1024
+
+Rows = slice | int | NDArray[np.integer[Any]] | list[int]
+
+
+def catalog_key(shard: int) -> str:
+    """Path of a shard's part of the catalogue, relative to the store."""
+    return f"catalog/part-{shard:05d}.parquet"
+
+
+def open_store(path: str | Path, *, allow_partial: bool = False) -> Store:
+    """Open a store for reading.
+
+    Parameters
+    ----------
+    path
+        The store's folder, ``NAME.zarr``.
+    allow_partial
+        Open a store that is not complete too; it then holds the rows that are committed so far.
+
+    Raises
+    ------
+    StoreError
+        Where there is no store, it is of another format, or incomplete and ``allow_partial`` is False.
+    StoreCorruptError
+        Where its metadata is not what was written.
+    """
+    root = Path(path)
+    attrs = read_group_attributes(root)
+    if attrs["status"] == COMPLETE:
+        plan, manifest = _open_complete(root)
+        return Store(root, attrs, plan, manifest, np.arange(plan.n_rows, dtype=np.int64))
+    plan = read_plan(root)
+    done = committed_shards(root, plan)
+    if not allow_partial:
+        raise StoreError(
+            f"{root}: is incomplete, {len(done)} of {plan.n_shards} shards are committed; repeat the command "
+            "that made it with --resume (partitions: each, then 'arcforge finalise'), or open it with "
+            "allow_partial=True"
+        )
+    files: Files = {}
+    for name in [HOSTS, *map(shard_name, done)]:
+        files |= files_of(read_commit(root, plan.sha256, name))
+    rows = [np.arange(*plan.rows_of(shard), dtype=np.int64) for shard in done]
+    return Store(root, attrs, plan, files, np.concatenate([np.empty(0, np.int64), *rows]))
+
+
+def read_group_attributes(root: Path) -> dict[str, Any]:
+    """Read the attributes of a store, refusing what is none."""
+    try:
+        text = (root / METADATA_FILE).read_bytes()
+    except FileNotFoundError:
+        what = "holds no store (no zarr.json in it)" if root.is_dir() else "no such store"
+        raise StoreError(f"{root}: {what}; give the folder NAME.zarr that 'arcforge inject' wrote") from None
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be read ({error.strerror})") from error
+    attrs = read_attributes(text)
+    if attrs is None:
+        raise StoreCorruptError(
+            corrupt_message(root, METADATA_FILE, "is not the metadata of a zarr v3 group")
+        )
+    if attrs.get("schema") != SCHEMA or attrs.get("status") not in (WRITING, COMPLETE):
+        if (root / PLAN_FILE).exists():
+            raise StoreCorruptError(corrupt_message(root, METADATA_FILE, "has changed (schema or status)"))
+        raise StoreError(
+            f"{root}: is a zarr group, but no arcforge store; give a folder that 'arcforge inject' wrote"
+        )
+    check_format(root, attrs.get("format_version"))
+    return attrs
+
+
+def is_store(root: Path) -> bool:
+    """Tell whether a folder is a store, be it damaged or incomplete."""
+    if (root / PLAN_FILE).is_file():
+        return True
+    try:
+        read_group_attributes(root)
+    except StoreError:
+        return False
+    return True
+
+
+def committed_shards(root: Path, plan: Plan) -> list[int]:
+    """Return the shards that are committed and whose files have their sizes, in order."""
+    return [shard for shard in range(plan.n_shards) if is_done(root, plan, shard_name(shard))]
+
+
+def _open_complete(root: Path) -> tuple[Plan, Files]:
+    """Read plan and manifest of a complete store; every metadata file must be as it was written."""
+    files = read_manifest(root)
+    for key, record in files.items():
+        if key.endswith(".json") and not key.startswith("commits/"):
+            fault = hash_fault(root, key, record)
+            if fault:
+                raise StoreCorruptError(corrupt_message(root, key, fault))
+    return read_plan(root), files
+
+
+class Store:
+    """Rows of paired stamps. Open one with :func:`open_store`.
+
+    Attributes
+    ----------
+    path : Path
+    attrs : dict
+        Attributes of the zarr group.
+    plan : Plan
+        What the bytes follow from.
+    files : dict
+        Size and SHA-256 of every committed file.
+    rows : (n,) int64
+        Row numbers of the whole run that this store holds: all, unless it was opened with ``allow_partial``.
+    """
+
+    def __init__(
+        self, path: Path, attrs: dict[str, Any], plan: Plan, files: Files, rows: NDArray[np.int64]
+    ) -> None:
+        self.path = path
+        self.attrs = attrs
+        self.plan = plan
+        self.files = files
+        self.rows = rows
+        self._arcs = ImageReader(path, "arcs")
+        self._pixels = ImageReader(path, "hosts/pixels")
+        self._kept_hosts: Pixels | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {len(self)} rows, bands {self.bands}, {self.stamp_size} pix>"
+
+    @property
+    def bands(self) -> str:
+        """Names of the bands in the order of axis 1, one letter each."""
+        return self.plan.bands
+
+    @property
+    def pixscale_arcsec(self) -> float:
+        """Pixel scale in arcsec."""
+        return self.plan.pixscale_arcsec
+
+    @property
+    def stamp_size(self) -> int:
+        """Pixels along y and along x."""
+        return self.plan.stamp_size
+
+    @cached_property
+    def catalog(self) -> pa.Table:
+        """The parameters of every row, in row order (pyarrow Table)."""
+        return self._read_catalog(None)
+
+    @cached_property
+    def hosts(self) -> pa.Table:
+        """What is known of each host, in the order of ``host_index`` (pyarrow Table)."""
+        import pyarrow as pa
+
+        columns = {}
+        for key in sorted(self.files):
+            folder, _, leaf = key.removeprefix("hosts/").partition("/")
+            if key.startswith("hosts/") and folder != "pixels" and leaf.startswith("c/"):
+                read_committed(self.path, key, self.files[key])  # checks it
+                columns[folder] = pa.array(read_column(self.path, f"hosts/{folder}").tolist())
+        return pa.table(columns)
+
+    def arcs(self, rows: Rows) -> Pixels:
+        """Return the light that was added.
+
+        Parameters
+        ----------
+        rows
+            A slice, one row number, an array of them (negative, unsorted, repeated as in numpy) or a mask.
+
+        Returns
+        -------
+        (k, bands, ny, nx) float32
+            In nMgy per pixel.
+
+        Raises
+        ------
+        IndexError
+            Where a row number is out of range.
+        StoreCorruptError
+            Where the bytes are not what was committed.
+        """
+        wanted = self.rows[self._resolve(rows)]
+        shards = np.unique(wanted // self.plan.shard_rows)
+        self._check_sizes("arcs", shards)
+        return self._gather(self._arcs, wanted)
+
+    def ctrls(self, rows: Rows) -> Pixels:
+        """Return the hosts of those rows as they were before: the paired controls. As :meth:`arcs`."""
+        return self._host_pixels(self._host_index[self._resolve(rows)])
+
+    def stamps(self, rows: Rows) -> Pixels:
+        """Return the hosts of those rows with the arcs in them. As :meth:`arcs`."""
+        return self.ctrls(rows) + self.arcs(rows)
+
+    def _resolve(self, rows: Rows) -> NDArray[np.int64]:
+        """Turn a slice, mask, number or index array into positions 0..len-1."""
+        if isinstance(rows, slice):
+            return np.arange(len(self), dtype=np.int64)[rows]
+        index = np.atleast_1d(np.asarray(rows))
+        if index.size == 0:
+            index = index.astype(np.int64)
+        if index.ndim != 1 or index.dtype.kind not in "iub":
+            raise IndexError(f"rows must be a slice or 1-D integers, not {index.ndim}-D {index.dtype}")
+        if index.dtype.kind == "b" and len(index) != len(self):
+            raise IndexError(f"a mask of {len(index)} entries for {len(self)} rows")
+        try:
+            positions: NDArray[np.int64] = np.arange(len(self), dtype=np.int64)[index]
+            return positions
+        except IndexError:
+            bad = index[(index < -len(self)) | (index >= len(self))][0]
+            raise IndexError(f"row {bad} is out of range: {self.path} holds {len(self)} rows") from None
+
+    @cached_property
+    def _host_index(self) -> NDArray[np.int64]:
+        index = self._read_catalog(["host_index"]).column("host_index").to_numpy()
+        return np.asarray(index, dtype=np.int64)
+
+    def _host_pixels(self, hosts: NDArray[np.int64]) -> Pixels:
+        shape = (self.plan.n_hosts, len(self.bands), self.stamp_size, self.stamp_size)
+        if self._kept_hosts is None and int(np.prod(shape)) * 4 <= _KEPT_HOST_BYTES:
+            self._check_sizes("hosts/pixels", range(-(-shape[0] // HOST_SHARD_ROWS)))
+            self._kept_hosts = self._gather(self._pixels, np.arange(shape[0], dtype=np.int64))
+        if self._kept_hosts is not None:
+            return self._kept_hosts[hosts]
+        self._check_sizes("hosts/pixels", np.unique(hosts // HOST_SHARD_ROWS))
+        return self._gather(self._pixels, hosts)
+
+    def _read_catalog(self, columns: list[str] | None) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts = []
+        for shard in np.unique(self.rows // self.plan.shard_rows):
+            key = catalog_key(int(shard))
+            data = read_committed(self.path, key, self._record(key))
+            parts.append(pq.read_table(pa.BufferReader(data), columns=columns))
+        if not parts:
+            raise StoreError(f"{self.path}: no shard is committed yet; go on with --resume")
+        return pa.concat_tables(parts)
+
+    def _record(self, key: str) -> Any:
+        if key not in self.files:
+            fault = f"is in neither {MANIFEST_FILE} nor a commit record"
+            raise StoreCorruptError(corrupt_message(self.path, key, fault))
+        return self.files[key]
+
+    def _check_sizes(self, array: str, shards: Any) -> None:
+        """Refuse to read a shard whose file is not there as a whole: zarr would read fill in its place."""
+        for shard in shards:
+            key = shard_key(array, int(shard))
+            fault = size_fault(self.path, key, self._record(key))
+            if fault:
+                raise StoreCorruptError(corrupt_message(self.path, key, fault))
+
+    def _gather(self, reader: ImageReader, wanted: NDArray[np.int64]) -> Pixels:
+        """Read rows in any order: spans of neighbouring chunks at a time, each chunk decoded once."""
+        out = np.empty((len(wanted), len(self.bands), self.stamp_size, self.stamp_size), dtype=np.float32)
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        chunk, span = ascending // reader.chunk_rows, ascending // _SPAN_ROWS
+        cuts = np.flatnonzero((np.diff(chunk) > 1) | (np.diff(span) > 0)) + 1
+        for part in np.split(np.arange(len(wanted)), cuts) if len(wanted) else []:
+            first = int(ascending[part[0]])
+            block = reader.read(first, int(ascending[part[-1]]) + 1)
+            out[order[part]] = block[ascending[part] - first]
+        return out
