@@ -210,7 +210,9 @@ def _psf_columns(config: Config, table: HostTable, seed: int, rows: Rows, host: 
     """The host's PSF where it has one; else one draw a host, since all rows of a host share its sky."""
     key = table.key[host]
     model = _drawn(config, "psf_model", seed, key)
-    columns: dict[str, Any] = {"psf_model": model, "moffat_beta": _drawn(config, "moffat_beta", seed, key)}
+    model = np.where(table.psf_model[host] == "", model, table.psf_model[host])
+    beta, known = _drawn(config, "moffat_beta", seed, key), table.moffat_beta[host]
+    columns: dict[str, Any] = {"psf_model": model, "moffat_beta": np.where(np.isnan(known), beta, known)}
     drawn = np.zeros(rows.shape, dtype=np.bool_)
     for number, band in enumerate(config.bands):
         name = f"psf_fwhm_arcsec_{band}"

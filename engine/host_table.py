@@ -22,6 +22,8 @@ class HostTable:
     mag: NDArray[np.float64]  #: (n, bands) AB; NaN where there is no positive flux
     sky_sigma_nmgy: NDArray[np.float64]  #: (n, bands)
     psf_fwhm_arcsec: NDArray[np.float64]  #: (n, bands); NaN where not known
+    psf_model: NDArray[Any]  #: (n,) text; "" where not known
+    moffat_beta: NDArray[np.float64]  #: (n,); NaN where not known
 
     def __len__(self) -> int:
         return int(self.host_id.shape[0])

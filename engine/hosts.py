@@ -21,6 +21,7 @@ from arcforge.engine.host_table import HostTable
 
 Pixels = NDArray[np.float32]
 CACHED_HOSTS = 256
+_BLOCK = 32  # hosts made at once where many are asked for
 _SCALE_TOLERANCE = 1e-3  # scales that differ by less are one: a TAN projection varies by that over a degree
 
 
@@ -53,7 +54,7 @@ class HostSet(Sequence[Host]):
         pixscale_arcsec: float,
         stamp_size: int,
         table: HostTable,
-        load: Callable[[int], Pixels],
+        load: Callable[[NDArray[np.int64]], Pixels],
         refused: Sequence[tuple[str, str]] = (),
         cached_hosts: int = CACHED_HOSTS,
     ) -> None:
@@ -80,7 +81,7 @@ class HostSet(Sequence[Host]):
         psf = tuple(float(v) for v in table.psf_fwhm_arcsec[number])
         return Host(
             host_id=str(table.host_id[number]),
-            pixels=self._pixels(number),
+            pixels=self._fetch(np.array([number]))[0],
             x_pix=float(table.x_pix[number]),
             y_pix=float(table.y_pix[number]),
             mag=tuple(float(v) for v in table.mag[number]),
@@ -91,28 +92,42 @@ class HostSet(Sequence[Host]):
         )
 
     def __iter__(self) -> Iterator[Host]:
-        return (self[i] for i in range(len(self)))
+        for start in range(0, len(self), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(self)))
+            self._fetch(np.array(block, dtype=np.int64))
+            yield from (self[i] for i in block)
 
     def pixels(self, indices: ArrayLike) -> Pixels:
-        """Pixels of several hosts, float32 (k, bands, stamp_size, stamp_size); each is read once."""
+        """Pixels of several hosts, float32 (k, bands, stamp_size, stamp_size); each is made once."""
         numbers = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self)):
+            raise IndexError(f"hosts {numbers.min()} to {numbers.max()} of {len(self)}")
         out = np.empty((numbers.size, len(self.bands), self.stamp_size, self.stamp_size), dtype=np.float32)
-        for number in np.unique(numbers):
-            out[numbers == number] = self._pixels(int(number))
+        distinct, inverse = np.unique(numbers, return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        starts = np.searchsorted(inverse[order], np.arange(distinct.size + 1))
+        for start in range(0, distinct.size, _BLOCK):
+            held = self._fetch(distinct[start : start + _BLOCK])
+            for k, pixels in enumerate(held, start=start):
+                out[order[starts[k] : starts[k + 1]]] = pixels
         return out
 
-    def _pixels(self, number: int) -> Pixels:
+    def _fetch(self, numbers: NDArray[np.int64]) -> list[Pixels]:
+        """Pixels of distinct hosts, from the cache or made now, all at once."""
         with self._lock:
-            if number in self._cache:
-                self._cache.move_to_end(number)
-                return self._cache[number]
-        pixels = self._load(number)
-        pixels.flags.writeable = False  # shared by all who ask for this host
+            held = {int(i): self._cache[int(i)] for i in numbers if int(i) in self._cache}
+        absent = np.array([i for i in numbers if int(i) not in held], dtype=np.int64)
+        if absent.size:
+            for number, pixels in zip(absent, self._load(absent), strict=True):
+                held[int(number)] = own = pixels.copy()  # a view would keep its whole block in memory
+                own.flags.writeable = False  # shared by all who ask for this host
         with self._lock:
-            self._cache[number] = pixels
+            for number in numbers:
+                self._cache[int(number)] = held[int(number)]
+                self._cache.move_to_end(int(number))
             while len(self._cache) > self._cached_hosts:
                 self._cache.popitem(last=False)
-        return pixels
+        return [held[int(number)] for number in numbers]
 
 
 def open_hosts(
@@ -230,10 +245,13 @@ class _Reader:
         placed = Measurement(measured.x_pix - x0, measured.y_pix - y0, measured.mag, measured.sky_sigma_nmgy)
         return file, hashlib.sha256(content).hexdigest(), placed, cutout.psf_fwhm_arcsec
 
-    def loader(self, table: HostTable) -> Callable[[int], Pixels]:
-        """The function that reads a checked host again and makes sure that it is the same."""
+    def loader(self, table: HostTable) -> Callable[[NDArray[np.int64]], Pixels]:
+        """The function that reads checked hosts again and makes sure that they are the same."""
 
-        def load(number: int) -> Pixels:
+        def load(numbers: NDArray[np.int64]) -> Pixels:
+            return np.stack([load_one(int(number)) for number in numbers])
+
+        def load_one(number: int) -> Pixels:
             file = Path(table.path[number])
             try:
                 content = file.read_bytes()
@@ -245,7 +263,7 @@ class _Reader:
                 raise HostError(f"host {file}: changed since it was checked: start again")
             pixels = decode(file.name, content, self.bands).pixels
             x0, y0 = self._corner(pixels)
-            return np.array(pixels[:, y0 : y0 + self.stamp_size, x0 : x0 + self.stamp_size], order="C")
+            return pixels[:, y0 : y0 + self.stamp_size, x0 : x0 + self.stamp_size]
 
         return load
 
@@ -305,4 +323,6 @@ def _table(entries: list[tuple[Path, str, Measurement, tuple[float, ...]]]) -> H
         mag=np.array([measured.mag for _, _, measured, _ in entries]),
         sky_sigma_nmgy=np.array([measured.sky_sigma_nmgy for _, _, measured, _ in entries]),
         psf_fwhm_arcsec=np.array([psf for *_, psf in entries]),
+        psf_model=np.full(len(entries), ""),
+        moffat_beta=np.full(len(entries), np.nan),
     )
