@@ -11,10 +11,12 @@ from arcforge.engine.catalog import THETA_E_CONVENTIONS
 from arcforge.engine.columns import COLUMNS, PSF_FWHM, Column
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.priors import Prior
+from arcforge.engine.variants import VARIANTS
 
 SCHEMA = "arcforge.config/1"
 PIXEL_RESPONSES = ("in_psf", "box")
 NAMES = {"lens_model": ("SIE", "SIS"), "psf_model": ("gaussian", "moffat", "none")}
+_VARIANTS = tuple(variant.name for variant in VARIANTS)
 _ANGLE = Prior.of("uniform", low=0.0, high=math.pi)
 
 
@@ -51,11 +53,11 @@ SETTINGS: dict[str, Setting] = {
     "reference_band": Setting(
         "r", lambda v: isinstance(v, str) and len(v) == 1, "one of the bands", "band that src_dmag refers to"
     ),
-    "stamp_size": Setting(64, _is_int(8, 4096), "a whole number from 8 to 4096", "pixels along a side"),
+    "stamp_size": Setting(64, _is_int(8, 1024), "a whole number from 8 to 1024", "pixels along a side"),
     "rtol": Setting(
         1e-3, _is_float(1e-5, 0.1), "a number from 1e-5 to 0.1", "largest pixel error of an arc over its peak"
     ),
-    "variant": Setting("auto", lambda v: isinstance(v, str) and bool(v), "a name", "kernel variant"),
+    "variant": Setting("auto", _one_of(_VARIANTS), ", ".join(_VARIANTS), "kernel variant"),
     "pixel_response": Setting(
         "in_psf",
         _one_of(PIXEL_RESPONSES),

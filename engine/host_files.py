@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
 
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz", ".npz")
-_BLOCK = 2880  # bytes of a FITS record
+_BLOCK, _CARD = 2880, 80  # bytes of a FITS record and of a header card
+_END = b"END".ljust(_CARD)
 _UNITS = {"nanomaggy", "nanomaggies", "nmgy", "nmaggy"}
 _FITS_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _AXES = {"byx": "byx", "band,y,x": "byx", "yxb": "yxb", "y,x,band": "yxb"}
@@ -67,8 +67,11 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
         if lower.endswith(".gz"):
             content = gzip.decompress(content)
         return _decode_fits(content, bands)
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise HostError(f"damaged or truncated ({error}): fetch it again") from error
+    except HostError:
+        raise
+    except Exception as error:  # damaged bytes fail in many ways inside zip, gzip, numpy and header parsing
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise HostError(f"damaged, truncated or not a cutout ({reason}): fetch it again") from error
 
 
 def _decode_fits(content: bytes, bands: str) -> Cutout:
@@ -93,8 +96,7 @@ def _decode_fits(content: bytes, bands: str) -> Cutout:
 def _first_cube(content: bytes) -> tuple[Header, NDArray[Any]]:
     """Header and pixels of the first image with three axes.
 
-    Read directly: it takes a tenth of the time of astropy's HDU list, and a file that ends too early is found
-    here where astropy only warns.
+    Read directly: a file that ends too early is found here, where astropy only warns; and half the time.
     """
     from astropy.io.fits import Header
 
@@ -124,10 +126,11 @@ def _first_cube(content: bytes) -> tuple[Header, NDArray[Any]]:
 
 def _header_end(content: bytes, offset: int) -> int:
     """The byte after the header's last record."""
-    for start in range(offset, len(content) - _BLOCK + 1, _BLOCK):
-        record = content[start : start + _BLOCK]
-        if any(record[i : i + 8] == b"END     " for i in range(0, _BLOCK, 80)):
-            return start + _BLOCK
+    found = content.find(_END, offset)
+    while found >= 0:
+        if (found - offset) % _CARD == 0:
+            return offset + -(-(found + _CARD - offset) // _BLOCK) * _BLOCK
+        found = content.find(_END, found + 1)
     kind = "truncated in its header: fetch it again" if content[:6] == b"SIMPLE" else "not a FITS file"
     raise HostError(kind)
 
@@ -192,14 +195,13 @@ def _psf_keys(bands: str) -> list[str]:
 
 
 def _decode_npz(content: bytes, bands: str) -> Cutout:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            wanted = ["cutout", *(f"image_{band}" for band in bands)]
-            for name in (*_BAND_KEYS, *_SCALE_KEYS, "axes", *_psf_keys(bands)):
-                wanted += [name, f"meta_{name}"]
-            entries = {key: archive[key] for key in wanted if key in archive}
-    except (ValueError, OSError, KeyError) as error:
-        raise HostError(f"unreadable npz ({error}): write it with numpy.savez_compressed") from error
+    if content[:2] != b"PK":
+        raise HostError("not an npz archive: write it with numpy.savez_compressed")
+    wanted = ["cutout", *(f"image_{band}" for band in bands)]
+    for name in (*_BAND_KEYS, *_SCALE_KEYS, "axes", *_psf_keys(bands)):
+        wanted += [name, f"meta_{name}"]
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        entries = {key: archive[key] for key in wanted if key in archive}
     scale = _meta(entries, *_SCALE_KEYS)
     psf = [_meta(entries, *_psf_keys(band)) for band in bands]
     return Cutout(
