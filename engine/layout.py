@@ -43,7 +43,7 @@ class Layout:
     first: Ints  #: node of the stamp's first pixel, on both axes
     bounds: Ints  #: (n, 4) nodes that can hold light: first and end in y, first and end in x
     outside: NDArray[np.bool_]  #: an image of the source may lie off the stamp: needs float64 transforms
-    extent_pix: Floats  #: half-width of the light around the lens
+    window: Ints  #: width of the broadest PSF in nodes, over which the image's peak is estimated
 
 
 def _deflection_bound(columns: RenderColumns) -> Floats:
@@ -132,7 +132,7 @@ def layout(
         first=pad * nodes,
         bounds=_bounds(columns, pixscale_arcsec, extent, domain, size, nodes, pad, stamp_size),
         outside=has_psf & (lens_offset + reach_of_centre > half),
-        extent_pix=extent,
+        window=np.where(has_psf, np.maximum(1, np.rint(widest * nodes)), 1).astype(np.int64),
     )
 
 

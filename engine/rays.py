@@ -35,7 +35,7 @@ def central_brightness(
 
 
 def fold(columns: RenderColumns, pixscale_arcsec: float) -> NDArray[np.float32]:
-    """Return the folded rows, float32 (n, 19), as ``arcforge.kernels.ray.Model`` names them.
+    """Return the folded rows, float32 (n, 22), as ``arcforge.kernels.ray.Model`` names them.
 
     CONTROL rows are folded to zero central brightness; their geometry is never looked at.
     """
@@ -82,4 +82,7 @@ def fold(columns: RenderColumns, pixscale_arcsec: float) -> NDArray[np.float32]:
         out[:, first + 4] = -along_x * sx - along_y * sy
     out[:, 16], out[:, 17] = b_n, 0.5 / n
     out[:, 18] = np.where(control, 0.0, central_brightness(n, b_n, q_src, reff))
+    out[:, 19] = theta_e * np.sqrt(q)
+    out[:, 20] = np.abs(column(columns.shear, 0.0))
+    out[:, 21] = 1.0 / (q_src * reff)
     return out

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from arcforge.engine import fftw
 from arcforge.engine.errors import RenderError
+from arcforge.engine.gridding import gridding_table, gridding_transform
 from arcforge.engine.layout import Layout, layout
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import fold
 from arcforge.engine.variants import Variant
+from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
 from arcforge.kernels.transfer import apply_gaussian, apply_radial, crop
 from arcforge.kernels.uniform import uniform_grid
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
 
 Images = NDArray[np.float32]
+Floating = NDArray[np.floating]
 ROWS_A_TASK = 16
+# Tolerance of a cell for a given tolerance of the image; measured on random rows, see tests.
+ETA_OF_RTOL = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,26 +51,49 @@ class Options:
 
 
 @lru_cache(maxsize=256)
-def _response(size: int, nodes_per_pixel: int, boxed: bool, sampled: str) -> NDArray[np.float64]:
+def _response(size: int, nodes_per_pixel: int, boxed: bool, uniform: bool, real: type) -> Floating:
     """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
 
-    ``sampled`` "pixels": nodes hold pixel means, whose box response is divided out again unless the image is to
-    keep it (a PSF with the pixel in it must not be integrated over the pixel twice).
+    Uniform samples leave pixel means on the nodes, whose box response is divided out again unless the image is to
+    keep it (a PSF with the pixel in it must not be integrated over the pixel twice); adaptive ones leave the
+    gridding kernel's, and the box is multiplied in where it is asked for.
     """
     k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
-    values = np.ones(size) if boxed else 1.0 / np.sinc(k)
+    if uniform:
+        values = np.ones(size) if boxed else 1.0 / np.sinc(k)
+    else:
+        values = (np.sinc(k) if boxed else 1.0) / gridding_transform(k / nodes_per_pixel)
+    values = values.astype(real)
     values.setflags(write=False)
     return values
 
 
 class _Work:
-    """A thread's scratch."""
+    """A thread's scratch, grown as rows ask for more."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.line = np.empty(0, dtype=np.float32)
+        self.first = np.empty(0, dtype=np.float32)
+        self.stack_place = np.empty((0, 4), dtype=np.float32)
+        self.stack_node = np.empty((0, 3), dtype=np.int32)
+        self.chunk = np.empty((36, CHUNK), dtype=np.float32)
+        self.small = np.empty((16, 0), dtype=np.float32)
+        self.report = np.zeros(3)
 
-    def scratch_line(self, count: int) -> Images:
+    def hold(self, cells: int, across: int) -> None:
+        """Make room for ``cells`` first-level cells, ``across`` of them in a line."""
+        if self.first.size < 7 * cells:
+            self.first = np.empty(7 * cells, dtype=np.float32)
+            # each of DEEPEST generations adds at most three waiting cells for each of a chunk
+            capacity = cells + 3 * CHUNK * DEEPEST
+            self.stack_place = np.empty((capacity, 4), dtype=np.float32)
+            self.stack_node = np.empty((capacity, 3), dtype=np.int32)
+        if self.small.shape[1] < max(across + 8, CHUNK):
+            self.small = np.empty((16, max(across + 8, CHUNK)), dtype=np.float32)
+
+    def hold_line(self, count: int) -> Images:
+        """Return a scratch line of at least ``count`` samples."""
         if self.line.size < count:
             self.line = np.empty(count, dtype=np.float32)
         return self.line
@@ -79,14 +107,25 @@ class _Batch:
     flux: NDArray[np.float64]
 
 
-def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> str:
-    """Evaluate the row's light for unit flux on its grid; return how it was sampled."""
-    samples = work.options.variant.samples
-    where = batch.where
-    origin = -0.5 * (work.options.stamp_size - 1) - where.first[row] / where.nodes_per_pixel[row]
-    line = work.scratch_line(samples * grid.shape[0])
-    uniform_grid(batch.fields[row], samples, origin, where.bounds[row], line, grid)
-    return "pixels"
+def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
+    """Evaluate the row's light for unit flux on its grid."""
+    where, options = batch.where, work.options
+    nodes, bounds = int(where.nodes_per_pixel[row]), where.bounds[row]
+    origin = -0.5 * (options.stamp_size - 1) - where.first[row] / nodes
+    samples = options.variant.samples
+    if samples:
+        line = work.hold_line(samples * grid.shape[0])
+        uniform_grid(batch.fields[row], samples, origin, bounds, line, grid)
+        return
+    across = int(bounds[3] - bounds[2])
+    work.hold(int(bounds[1] - bounds[0]) * across, across)
+    table, stencil = gridding_table()
+    boxed = batch.columns.psf_model[row] == PSF_NONE
+    adaptive_grid(
+        batch.fields[row], np.float32(options.rtol * ETA_OF_RTOL), int(where.window[row]), boxed, origin, nodes,
+        bounds, table, stencil, work.first, work.stack_place, work.stack_node, work.chunk, work.small, grid,
+        work.report,
+    )  # fmt: skip
 
 
 def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
@@ -106,13 +145,13 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     plans = fftw.transforms(size, n_bands, double=bool(where.outside[row]))
     if where.outside[row]:
         grid = np.empty((size, size), dtype=np.float32)
-        sampled = _fill_grid(work, batch, row, grid)
+        _fill_grid(work, batch, row, grid)
         plans.grid[:] = grid
     else:
-        sampled = _fill_grid(work, batch, row, plans.grid)
+        _fill_grid(work, batch, row, plans.grid)
     plans.forward()
     real = plans.grid.dtype.type
-    response = _response(size, nodes, work.options.boxed, sampled).astype(real)
+    response = _response(size, nodes, work.options.boxed, work.options.variant.samples > 0, real)
     line = np.empty_like(response)
     for band in range(n_bands):
         fwhm = columns.psf_fwhm_arcsec[row, band] / work.options.pixscale_arcsec
@@ -132,7 +171,7 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
 
 
 @lru_cache(maxsize=64)
-def _table(beta: float, real: type) -> NDArray[np.floating]:
+def _table(beta: float, real: type) -> Floating:
     return np.ascontiguousarray(moffat_table(beta).astype(real))
 
 

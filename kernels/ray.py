@@ -45,6 +45,10 @@ class Model(NamedTuple):
     b_n: np.float32
     half_inverse_n: np.float32  # 1 / (2 n)
     central: np.float32  # I0: central surface brightness for unit flux, per pixel area
+    # for error bounds only: |d(R / R_e)| <= stretch * (shear + max(1, einstein / psi - 1)) per pixel
+    einstein: np.float32  # theta_E sqrt(q)
+    shear: np.float32
+    stretch: np.float32  # 1 / (q_source R_e)
 
 
 N_FIELDS = len(Model._fields)
@@ -52,18 +56,23 @@ N_FIELDS = len(Model._fields)
 
 @inline
 def model_of(fields):
-    """Return row ``fields`` (float32 (19,)) as a ``Model``."""
+    """Return row ``fields`` (float32 (22,)) as a ``Model``."""
     return Model(
         fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], fields[6], fields[7], fields[8],
         fields[9], fields[10], fields[11], fields[12], fields[13], fields[14], fields[15], fields[16],
-        fields[17], fields[18],
+        fields[17], fields[18], fields[19], fields[20], fields[21],
     )  # fmt: skip
 
 
 @inline
-def source_radius2(m, x, y):
+def inverse_psi_at(m, x, y):
+    """Return 1 / sqrt(q^2 x^2 + y^2), finite at the lens's centre."""
+    return F(1.0) / np.sqrt(m.q2 * x * x + y * y + TINY)
+
+
+@inline
+def source_radius2(m, x, y, inverse_psi):
     """Return (R / R_e)^2 in the source plane at image position (x, y) [pix from the lens, principal frame]."""
-    inverse_psi = F(1.0) / np.sqrt(m.q2 * x * x + y * y + TINY)
     at = math32.atan(m.f * x * inverse_psi)
     ah = math32.atanh(m.f * y * inverse_psi)
     u = m.u_x * x + m.u_y * y + m.u_at * at + m.u_ah * ah + m.u_0
@@ -72,32 +81,43 @@ def source_radius2(m, x, y):
 
 
 @inline
-def exponential_profile(m, rho2):
-    """Return the surface brightness of an n = 1 source at (R / R_e)^2 = rho2."""
-    return m.central * math32.exp(-m.b_n * np.sqrt(rho2))
+def exponent_of(m, rho2, exponential):
+    """Return b_n (R / R_e)^(1/n); ``exponential`` (n = 1) is a compile-time constant, and saves a log and an exp."""
+    if exponential:
+        return m.b_n * np.sqrt(rho2)
+    return m.b_n * math32.exp(m.half_inverse_n * math32.log(rho2 + TINY))
 
 
 @inline
-def sersic_profile(m, rho2):
-    """Return the surface brightness of a source of any n at (R / R_e)^2 = rho2."""
-    power = math32.exp(m.half_inverse_n * math32.log(rho2 + TINY))
-    return m.central * math32.exp(-m.b_n * power)
+def is_exponential(m):
+    """Return whether n = 1."""
+    return m.half_inverse_n == F(0.5)
+
+
+@inline
+def lens_frame(m, x, y):
+    """Return the position from the lens in its principal frame, for (x, y) from the stamp's centre [pix]."""
+    dx = x - m.lens_x
+    dy = y - m.lens_y
+    return m.cos_lens * dx + m.sin_lens * dy, m.cos_lens * dy - m.sin_lens * dx
+
+
+@inline
+def _line(m, x_first, step, y, count, exponential, out):
+    x_0, y_0 = lens_frame(m, x_first, y)
+    x_step = m.cos_lens * step
+    y_step = m.sin_lens * step
+    for i in range(count):
+        px = x_0 + x_step * F(i)
+        py = y_0 - y_step * F(i)
+        rho2 = source_radius2(m, px, py, inverse_psi_at(m, px, py))
+        out[i] = m.central * math32.exp(-exponent_of(m, rho2, exponential))
 
 
 @inline
 def brightness_line(m, x_first, step, y, count, out):
     """Fill ``out[:count]`` with the surface brightness along one line of constant y [pix from stamp centre]."""
-    dx = x_first - m.lens_x
-    dy = y - m.lens_y
-    x_0 = m.cos_lens * dx + m.sin_lens * dy
-    y_0 = m.cos_lens * dy - m.sin_lens * dx
-    x_step = m.cos_lens * step
-    y_step = m.sin_lens * step
-    if m.half_inverse_n == F(0.5):
-        for i in range(count):
-            t = F(i)
-            out[i] = exponential_profile(m, source_radius2(m, x_0 + x_step * t, y_0 - y_step * t))
+    if is_exponential(m):
+        _line(m, x_first, step, y, count, True, out)
     else:
-        for i in range(count):
-            t = F(i)
-            out[i] = sersic_profile(m, source_radius2(m, x_0 + x_step * t, y_0 - y_step * t))
+        _line(m, x_first, step, y, count, False, out)

@@ -14,7 +14,7 @@ def uniform_grid(fields, samples, origin, bounds, line, grid):
 
     Parameters
     ----------
-    fields : float32 (19,)
+    fields : float32 (22,)
         The folded row.
     samples : int
         Samples a pixel and axis, at the midpoints of equal sub-pixels.

@@ -1,0 +1,40 @@
+"""The gridding kernel: how a sample between nodes is put on the grid, and its transform, which is divided out again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.kernels.adaptive import GAUSS, TABLE_STEPS, WIDTH
+
+Floats = NDArray[np.float64]
+
+# Sharpness of exp(SHARPNESS (sqrt(1 - (2x/WIDTH)^2) - 1)). Measured on point sources through Gaussian and Moffat PSFs of
+# 2.5 to 8 nodes FWHM: errors below 1e-4 of peak at 2.5, 3e-5 from 3.5 on; 1.8 and 2.5 times WIDTH do worse at one end.
+SHARPNESS = 2.1 * WIDTH
+
+
+def gridding_kernel(x: Floats) -> Floats:
+    """Return the kernel at distances ``x`` in nodes; 0 from WIDTH / 2 on."""
+    inside = np.clip(1.0 - (2.0 * x / WIDTH) ** 2, 0.0, None)
+    return np.where(np.abs(x) < 0.5 * WIDTH, np.exp(SHARPNESS * (np.sqrt(inside) - 1.0)), 0.0)
+
+
+def gridding_transform(k: Floats) -> Floats:
+    """Return the kernel's Fourier transform at frequencies ``k`` in cycles per node."""
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    x = 0.5 * WIDTH * nodes
+    return np.asarray((0.5 * WIDTH * weights * gridding_kernel(x)) @ np.cos(2.0 * np.pi * np.outer(x, k)))
+
+
+@lru_cache(maxsize=1)
+def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return weights of nodes -3 to +4 by position in a node, float32 (513, 8), and the first level's, (2, 7)."""
+    nodes = np.arange(-3.0, 5.0)
+    position = np.arange(TABLE_STEPS + 1) / TABLE_STEPS - 0.5
+    table = gridding_kernel(nodes[None, :] - position[:, None]).astype(np.float32)
+    gauss = np.array([-float(GAUSS), float(GAUSS)])
+    stencil = gridding_kernel(nodes[None, :7] - gauss[:, None]).astype(np.float32)
+    return np.ascontiguousarray(table), np.ascontiguousarray(stencil)
