@@ -9,11 +9,11 @@ import typer
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store that 'arcforge inject' wrote.")]
 
-Seed = Annotated[int, typer.Option(min=0, help="Root seed: the same seed gives the same bytes.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="S", help="Root seed: the same seed gives the same bytes.")]
 
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads; all cores if not given. The bytes do not depend on it."),
+    typer.Option(min=1, metavar="K", help="Threads; all cores if not given. The bytes do not depend on it."),
 ]
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
