@@ -243,7 +243,7 @@ class Store:
 
     def ctrls(self, rows: Rows) -> Pixels:
         """Return the hosts of those rows as they were before: the paired controls. As :meth:`arcs`."""
-        return self._host_pixels(self._host_index[self._resolve(rows)])
+        return self.host_pixels(self._host_index[self._resolve(rows)])
 
     def stamps(self, rows: Rows) -> Pixels:
         """Return the hosts of those rows with the arcs in them. As :meth:`arcs`."""
@@ -272,7 +272,8 @@ class Store:
         index = self._read_catalog(["host_index"]).column("host_index").to_numpy()
         return np.asarray(index, dtype=np.int64)
 
-    def _host_pixels(self, hosts: NDArray[np.int64]) -> Pixels:
+    def host_pixels(self, hosts: NDArray[np.int64]) -> Pixels:
+        """Return the pixels of hosts by number, (k, bands, ny, nx) float32."""
         shape = (self.plan.n_hosts, len(self.bands), self.stamp_size, self.stamp_size)
         if self._kept_hosts is None and int(np.prod(shape)) * 4 <= _KEPT_HOST_BYTES:
             self._check_sizes("hosts/pixels", range(-(-shape[0] // HOST_SHARD_ROWS)))

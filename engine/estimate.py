@@ -1,0 +1,98 @@
+"""What a run will take, from a sample of its own rows rendered and encoded in memory; nothing is written."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from arcforge.engine.arrays import ImageArray
+from arcforge.engine.inject import Run
+from arcforge.engine.pairing import pair_exactly
+from arcforge.engine.plan import CHUNK_ROWS, Partition
+from arcforge.engine.run_rows import with_keys, with_measures
+from arcforge.engine.table_columns import encode_table
+
+_BLOCKS, _BLOCK_ROWS = 8, 32
+_WARM_ROWS = 4  # first calls compile and plan
+_SAMPLED_HOSTS = 32
+# Shards held at a time: one rendered, one waiting, one being encoded, and its encoded bytes.
+_SHARDS_HELD = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run (or its partition) will take."""
+
+    n_rows: int
+    n_shards: int
+    n_hosts: int
+    disk_bytes: int
+    free_bytes: int  #: on the disk that the output goes to
+    memory_bytes: int
+    seconds: float
+    sampled_rows: int
+
+
+def estimate(
+    run: Run, out: Path, *, threads: int | None = None, partition: Partition | None = None
+) -> Estimate:
+    """Time a sample of a run's rows, spread over it, and measure their encoded size.
+
+    Raises
+    ------
+    CatalogError, RenderError
+        Where a sampled row cannot be rendered.
+    """
+    plan = run.plan
+    shards = plan.shards_of(partition)
+    n_rows = sum(stop - first for first, stop in map(plan.rows_of, shards))
+    pixels = run.hosts.pixels(np.arange(min(_SAMPLED_HOSTS, plan.n_hosts)))
+    run.render(run.used(0, min(_WARM_ROWS, plan.n_rows))[1], threads)
+    sampled, seconds, arc_bytes, table_bytes = 0, 0.0, 0, 0
+    size = min(_BLOCK_ROWS, plan.n_rows)
+    for first in np.unique(np.linspace(0, plan.n_rows - size, _BLOCKS).astype(np.int64)).tolist():
+        began = time.perf_counter()
+        table, columns = run.used(first, first + size)
+        arcs = run.render(columns, threads)
+        pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
+        table = with_keys(table, first, plan.seed, np.ones(plan.n_hosts, dtype=np.int64))
+        table = with_measures(table, arcs, plan.bands, np.ones((size, len(plan.bands))))
+        arc_bytes += _encoded_bytes(arcs)
+        table_bytes += len(encode_table(table))
+        seconds += time.perf_counter() - began
+        sampled += size
+    host_bytes = _encoded_bytes(pixels) / len(pixels) * plan.n_hosts
+    row_bytes = arcs[0].nbytes
+    return Estimate(
+        n_rows=n_rows,
+        n_shards=len(shards),
+        n_hosts=plan.n_hosts,
+        # The catalogue is there twice, as parquet and as arrays.
+        disk_bytes=round((arc_bytes + 2 * table_bytes) / sampled * n_rows + host_bytes),
+        free_bytes=shutil.disk_usage(_existing(out)).free,
+        memory_bytes=_peak_bytes() + _SHARDS_HELD * min(plan.shard_rows, n_rows) * row_bytes,
+        seconds=seconds / sampled * n_rows,
+        sampled_rows=sampled,
+    )
+
+
+def _encoded_bytes(pixels: np.ndarray) -> int:
+    rows = -(-len(pixels) // CHUNK_ROWS) * CHUNK_ROWS
+    array = ImageArray("arcs", (len(pixels), *pixels.shape[1:]), CHUNK_ROWS, rows)
+    return sum(len(data) for data in array.encode(0, pixels).values())
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def _peak_bytes() -> int:
+    """Peak memory of this process so far: interpreter, libraries, inputs."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,90 @@
+"""Hosts as a store needs them: columns and blocks to write once, pixels by number while rows are injected."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.arrays import Pixels
+
+if TYPE_CHECKING:
+    from arcforge.engine.hosts import HostSet
+
+# Pixels up to this size stay in memory during a run; more go to a scratch file, whatever the size of the set.
+_IN_MEMORY_BYTES = 256 << 20
+
+
+class StoredHosts:
+    """A host set in the form in which a store keeps it."""
+
+    def __init__(self, hosts: HostSet) -> None:
+        self._hosts = hosts
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What is known of each host, (n_hosts,) arrays; magnitudes, sky and PSF widths one column a band."""
+        table = self._hosts.table
+        text = np.dtypes.StringDType()
+        # The file's name only: where a folder is mounted must not change a byte of the store.
+        columns: dict[str, NDArray[Any]] = {
+            "host_id": np.asarray(table.host_id).astype(text),
+            "file": np.array([Path(str(path)).name for path in table.path], dtype=text),
+            "sha256": np.asarray(table.sha256).astype(text),
+            "x_pix": np.asarray(table.x_pix, dtype=np.float64),
+            "y_pix": np.asarray(table.y_pix, dtype=np.float64),
+        }
+        for name in ("mag", "sky_sigma_nmgy", "psf_fwhm_arcsec"):
+            for i, band in enumerate(self._hosts.bands):
+                columns[f"{name}_{band}"] = np.ascontiguousarray(getattr(table, name)[:, i], dtype=np.float64)
+        return columns
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that the hosts' pixels and columns follow from."""
+        digest = hashlib.sha256()
+        hosts = self._hosts
+        digest.update(f"{hosts.bands} {hosts.stamp_size} {hosts.pixscale_arcsec!r} {len(hosts)}\n".encode())
+        for values in self.columns.values():
+            digest.update("\n".join(map(str, values.tolist())).encode() + b"\n")
+        return digest.hexdigest()
+
+    def blocks(self, n: int) -> Iterator[Pixels]:
+        """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""
+        for first in range(0, len(self._hosts), n):
+            yield self._hosts.pixels(np.arange(first, min(first + n, len(self._hosts))))
+
+
+class HostPixels:
+    """Pixels of any hosts of a set, read from their files once: kept in memory, or in a scratch file."""
+
+    def __init__(self, hosts: HostSet, scratch_folder: Path) -> None:
+        self._shape = (len(hosts.bands), hosts.stamp_size, hosts.stamp_size)
+        self._bytes = int(np.prod(self._shape)) * 4
+        blocks = StoredHosts(hosts).blocks(256)
+        self._kept: Pixels | None = None
+        if len(hosts) * self._bytes <= _IN_MEMORY_BYTES:
+            self._kept = np.concatenate(list(blocks))
+            return
+        # Read by pread, not by a memory map: mapped pages would count as the process's memory.
+        self._scratch = tempfile.TemporaryFile(dir=scratch_folder)  # noqa: SIM115 (lives as long as this)
+        for block in blocks:
+            self._scratch.write(np.ascontiguousarray(block).data)
+        self._scratch.flush()
+
+    def of(self, numbers: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
+        """Return pixels (k, bands, ny, nx) and, for every number asked for, its place among them."""
+        if self._kept is not None:
+            return self._kept, numbers
+        distinct, places = np.unique(numbers, return_inverse=True)
+        pixels = np.empty((len(distinct), *self._shape), dtype=np.float32)
+        for i, number in enumerate(distinct):
+            data = os.pread(self._scratch.fileno(), self._bytes, int(number) * self._bytes)
+            pixels[i] = np.frombuffer(data, dtype=np.float32).reshape(self._shape)
+        return pixels, np.asarray(places, dtype=np.int64)

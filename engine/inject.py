@@ -1,0 +1,325 @@
+"""Injection: arcs into hosts, from a configuration or a catalogue to a complete store.
+
+Everything is checked before the output exists. Then shards are drawn, rendered and paired here, and encoded
+and written by a second thread, at most two shards behind: memory is the same at any number of rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arcforge.engine import provenance
+from arcforge.engine.catalog import RenderColumns, read_catalog
+from arcforge.engine.commits import HOSTS, is_done, shard_name, size_fault
+from arcforge.engine.config import Config, default_config, load_config
+from arcforge.engine.durable import temporaries, write_lock
+from arcforge.engine.errors import CatalogError, ConfigError, RenderError, StoreError, StoreExistsError
+from arcforge.engine.host_source import HostPixels, StoredHosts
+from arcforge.engine.hosts import HostSet, open_hosts
+from arcforge.engine.layout import layout
+from arcforge.engine.pairing import pair_exactly
+from arcforge.engine.plan import Partition, Plan, read_plan, shard_rows_for
+from arcforge.engine.render import render_rows
+from arcforge.engine.run_rows import (
+    BLOCK_ROWS,
+    DrawnRows,
+    GivenRows,
+    RunRows,
+    count_host_rows,
+    used_rows,
+    with_keys,
+    with_measures,
+)
+from arcforge.engine.store import WRITING, Store, is_store, open_store, read_group_attributes
+from arcforge.engine.synthetic import synthetic_hosts
+from arcforge.engine.variants import variant_named
+from arcforge.engine.writer import ShardWriter, begin, complete, reopen, write_hosts
+from arcforge.kernels.codes import PSF_IMAGE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from arcforge.engine.arrays import Pixels
+
+DEFAULT_ROWS = 1000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked run: what to write, and where its rows and hosts come from."""
+
+    plan: Plan
+    rows: RunRows
+    hosts: HostSet
+    config: Config
+
+    def used(self, first: int, stop: int) -> tuple[pa.Table, RenderColumns]:
+        """Return rows as the store records them, with the renderer's columns."""
+        return used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
+
+    def render(self, columns: RenderColumns, threads: int | None) -> Pixels:
+        """Render rows by the plan's options."""
+        plan = self.plan
+        return render_rows(
+            columns,
+            stamp_size=plan.stamp_size,
+            pixscale_arcsec=plan.pixscale_arcsec,
+            threads=threads,
+            **plan.render,
+        )
+
+
+def inject(
+    out: str | os.PathLike[str],
+    *,
+    config: Config | str | os.PathLike[str] | None = None,
+    hosts: HostSet | str | os.PathLike[str] | None = None,
+    catalog: Any = None,
+    n: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    partition: Partition | None = None,
+    progress: Progress | None = None,
+) -> Store:
+    """Inject arcs into hosts and write the paired stamps to a store.
+
+    Parameters
+    ----------
+    out
+        The store's folder, ``NAME.zarr``; it must not exist unless ``overwrite`` or ``resume`` is set.
+    config
+        A configuration or its TOML file; the default one where None.
+    hosts
+        A host set, or the folder or file that holds it; synthetic galaxies where None.
+    catalog
+        A table, a mapping of columns or a catalogue file, one row an injection; rows are drawn from the
+        configuration's priors where None. Its columns are carried into the store; ``host_id`` names the host.
+    n
+        Rows to draw (1000 where None); with a catalogue, its first ``n`` (all where None).
+    seed
+        Root of all draws, 0 to 2**64 - 1.
+    threads
+        Threads that render; every core where None. The bytes do not depend on it.
+    overwrite
+        Replace an existing store, after everything has been checked.
+    resume
+        Go on with a store that an equal run began (or begin it): what is committed stays.
+    partition
+        ``(i, n)``: write only every n-th shard, beginning with the i-th. Several processes may do so at once,
+        on one machine or many; the first one creates the store, :func:`arcforge.engine.writer.finalise`
+        completes it.
+    progress
+        Called with (rows done, rows in all) of this call's part.
+
+    Returns
+    -------
+    Store
+        The complete store; for a partition, what is committed so far.
+
+    Raises
+    ------
+    ConfigError, CatalogError, HostError, RenderError
+        For a bad input; nothing is written then.
+    StoreError
+        Where the output is in the way, was begun by another run, is being written, or cannot be written.
+    """
+    root = Path(out)
+    _check_output(root, overwrite=overwrite, resume=resume, partition=partition)
+    run = prepare(config=config, hosts=hosts, catalog=catalog, n=n, seed=seed)
+    if overwrite or not root.exists():
+        check_rows(run)
+        _begin(root, run, may_exist=resume or partition is not None)
+    run.plan.refuse_other(read_plan(root), root)
+    with write_lock(root, partition):
+        if not _is_whole(root, run.plan):
+            _ready(root, run, alone=partition is None)
+            _write(root, run, run.plan.shards_of(partition), threads, progress)
+            if partition is None:
+                complete(root, run.plan)
+    return open_store(root, allow_partial=partition is not None)
+
+
+def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int) -> Run:
+    """Open and check the inputs of a run and make its plan; arguments as those of :func:`inject`."""
+    if not isinstance(config, Config):
+        config = default_config() if config is None else load_config(config)
+    if n is not None and n < 1:
+        raise ConfigError(f"n = {n}: give at least one row")
+    variant_named(config.variant)
+    if hosts is None:
+        hosts = synthetic_hosts(
+            config.synthetic_host_count,
+            seed,
+            bands=config.bands,
+            stamp_size=config.stamp_size,
+            pixscale_arcsec=config.synthetic_pixscale_arcsec,
+        )
+    elif not isinstance(hosts, HostSet):
+        hosts = open_hosts(hosts, bands=config.bands, stamp_size=config.stamp_size)
+    rows: RunRows
+    if catalog is None:
+        rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n)
+    else:
+        rows = GivenRows(_table(catalog), hosts, seed, n, config.theta_e_convention)
+    plan = Plan(
+        n_rows=rows.n_rows,
+        bands=hosts.bands,
+        stamp_size=hosts.stamp_size,
+        pixscale_arcsec=float(hosts.pixscale_arcsec),
+        shard_rows=shard_rows_for(rows.n_rows),
+        seed=int(seed),
+        config=config.to_toml(),
+        config_sha256=config.digest(),
+        catalog=rows.source,
+        hosts=f"sha256:{StoredHosts(hosts).sha256}",
+        n_hosts=len(hosts),
+        render={"rtol": config.rtol, "variant": config.variant, "pixel_response": config.pixel_response},
+        code_sha256=provenance.code_sha256(),
+        software=provenance.software(),
+    )
+    return Run(plan, rows, hosts, config)
+
+
+def _table(catalog: Any) -> pa.Table:
+    import pyarrow as pa
+
+    if isinstance(catalog, (str, os.PathLike)):
+        return read_catalog(catalog)
+    if isinstance(catalog, pa.Table):
+        return catalog
+    try:
+        return pa.table({str(name): np.asarray(values) for name, values in dict(catalog).items()})
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CatalogError(f"the catalogue is no table ({reason}): give 1-D columns of one length") from error
+
+
+def check_rows(run: Run) -> None:
+    """Look at every row of a run as the renderer would, without rendering.
+
+    Raises
+    ------
+    CatalogError, RenderError
+        Naming the first row that cannot be rendered.
+    """
+    # A given catalogue is looked at as a whole, so that the row named is the catalogue's.
+    block = BLOCK_ROWS if run.plan.catalog == "drawn" else run.plan.n_rows
+    for first in range(0, run.plan.n_rows, block):
+        _, columns = run.used(first, min(first + block, run.plan.n_rows))
+        try:
+            _check_renderable(columns, run.plan)
+        except RenderError as error:
+            raise RenderError(f"rows from {first} on: {error}" if first else str(error)) from error
+
+
+def _check_renderable(columns: RenderColumns, plan: Plan) -> None:
+    images = columns.psf_model == PSF_IMAGE
+    if images.any():
+        raise CatalogError(
+            f"catalogue row {int(np.argmax(images))}: psf_model is 'image', and no PSF images were given; "
+            "give gaussian, moffat or none"
+        )
+    variant = variant_named(plan.render["variant"])
+    if variant.name != "reference":  # which needs no grid
+        layout(
+            columns,
+            stamp_size=plan.stamp_size,
+            pixscale_arcsec=plan.pixscale_arcsec,
+            rtol=plan.render["rtol"],
+            uniform=variant.samples > 0,
+        )
+
+
+def _check_output(root: Path, *, overwrite: bool, resume: bool, partition: Partition | None) -> None:
+    """Refuse an output that is in the way or cannot be written, before any work."""
+    if overwrite and (resume or partition is not None):
+        other = "--resume" if resume else "--partition"
+        raise ConfigError(f"--overwrite and {other} exclude each other: remove {root} first to start anew")
+    if not os.path.lexists(root):
+        folder = next(parent for parent in root.absolute().parents if os.path.lexists(parent))
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise StoreError(f"{root}: cannot be created in {folder}; choose a folder that you may write")
+        return
+    if not (overwrite or resume or partition is not None):
+        raise StoreExistsError(f"{root}: exists; go on with it by --resume, replace it by --overwrite")
+    if not root.is_dir() or not (is_store(root) or (overwrite and not any(root.iterdir()))):
+        raise StoreExistsError(f"{root}: exists and is no arcforge store; remove it or choose another name")
+
+
+def _begin(root: Path, run: Run, *, may_exist: bool) -> None:
+    """Create the store, in an old one's place where there is one."""
+    hosts = StoredHosts(run.hosts)
+    if root.exists():
+        with write_lock(root):
+            begin(root, run.plan, hosts, replace=True)
+        return
+    try:
+        begin(root, run.plan, hosts)
+    except StoreExistsError:
+        if not may_exist:  # else: another partition was first, with the same plan or a refused one
+            raise
+
+
+def _is_whole(root: Path, plan: Plan) -> bool:
+    """Tell whether the store is complete and every file has its size."""
+    try:
+        store = open_store(root)
+    except StoreError:
+        return False
+    sound = not any(size_fault(root, key, record) for key, record in store.files.items())
+    return sound and all(is_done(root, plan, shard_name(shard)) for shard in range(plan.n_shards))
+
+
+def _ready(root: Path, run: Run, *, alone: bool) -> None:
+    """Bring a store that was begun, killed or damaged to where its missing shards can be written."""
+    if alone:
+        for path in temporaries(root):
+            path.unlink(missing_ok=True)
+    try:
+        status = read_group_attributes(root)["status"]
+    except StoreError:
+        status = None
+    if status != WRITING:  # first of all: what is being repaired must not pass for complete
+        reopen(root, run.plan)
+    if not is_done(root, run.plan, HOSTS):
+        write_hosts(root, run.plan, StoredHosts(run.hosts))
+
+
+def _write(root: Path, run: Run, shards: list[int], threads: int | None, progress: Progress | None) -> None:
+    """Render and write those of the shards that are not committed."""
+    plan = run.plan
+    todo = [shard for shard in shards if not is_done(root, plan, shard_name(shard))]
+    if not todo:
+        return
+    total = sum(_size(plan, shard) for shard in shards)
+    done = total - sum(_size(plan, shard) for shard in todo)
+    host_rows = count_host_rows(run.rows, plan.n_hosts)
+    pixels = HostPixels(run.hosts, root.parent)
+    sky_sigma = run.hosts.table.sky_sigma_nmgy
+    with ShardWriter(root, plan) as writer:
+        for shard in todo:
+            first, stop = plan.rows_of(shard)
+            table, columns = run.used(first, stop)
+            arcs = run.render(columns, threads)
+            hosts = table.column("host_index").to_numpy()
+            pair_exactly(arcs, *pixels.of(hosts), first_row=first)
+            table = with_keys(table, first, plan.seed, host_rows)
+            writer.put(shard, arcs, with_measures(table, arcs, plan.bands, sky_sigma[hosts]))
+            done += stop - first
+            if progress is not None:
+                progress(done, total)
+
+
+def _size(plan: Plan, shard: int) -> int:
+    first, stop = plan.rows_of(shard)
+    return stop - first

@@ -1,0 +1,246 @@
+"""The rows of a run: drawn from priors or given as a catalogue, with the values that the renderer uses.
+
+The stored catalogue records what was used: defaults filled in, Einstein radii in the intermediate convention,
+the host and its position. Rendering the stored table again gives the stored arcs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.catalog import RenderColumns, render_columns
+from arcforge.engine.draws import assign_hosts, draw_catalog
+from arcforge.engine.errors import CatalogError
+from arcforge.engine.table_columns import encode_table
+from arcforge.kernels.codes import CONTROL, PSF_MODELS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from arcforge.engine.arrays import Pixels
+    from arcforge.engine.config import Config
+    from arcforge.engine.hosts import HostSet
+
+_USED = (
+    "theta_e_arcsec",
+    "lens_e",
+    "lens_phi_rad",
+    "lens_x_arcsec",
+    "lens_y_arcsec",
+    "shear",
+    "shear_phi_rad",
+    "src_x_arcsec",
+    "src_y_arcsec",
+    "src_reff_arcsec",
+    "src_n",
+    "src_e",
+    "src_phi_rad",
+    "moffat_beta",
+)
+# Rows looked at together where only their hosts or their validity matter.
+BLOCK_ROWS = 1 << 16
+
+
+class RunRows(Protocol):
+    """Where the rows of a run come from."""
+
+    n_rows: int
+    source: str  # "drawn", or the hash of the given table; part of the plan
+    has_major: bool  # some Einstein radii are in the "major" convention and are converted
+
+    def raw(self, first: int, stop: int) -> pa.Table:
+        """Return the rows as drawn or given, with ``host_index``, ``host_id`` and the lens position."""
+
+    def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Return the host of each row."""
+
+
+class DrawnRows:
+    """Rows drawn from the priors of a configuration."""
+
+    source = "drawn"
+
+    def __init__(self, config: Config, hosts: HostSet, seed: int, n_rows: int) -> None:
+        self._config, self._hosts, self._seed = config, hosts, seed
+        self.n_rows = n_rows
+        self.has_major = config.theta_e_convention == "major"
+
+    def raw(self, first: int, stop: int) -> pa.Table:
+        """Draw the rows."""
+        return draw_catalog(self._config, self._hosts, self._seed, np.arange(first, stop, dtype=np.int64))
+
+    def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Return the host of each row, drawn by row number."""
+        return assign_hosts(self._seed, np.arange(first, stop, dtype=np.int64), len(self._hosts))
+
+
+class GivenRows:
+    """Rows of a catalogue. Its ``host_id`` names each row's host; without that column, hosts are drawn.
+
+    Without lens positions, every lens sits on its host's centroid.
+
+    Raises
+    ------
+    CatalogError
+        Where a row names a host that is not there, or fewer rows are there than asked for.
+    """
+
+    def __init__(
+        self, table: pa.Table, hosts: HostSet, seed: int, n_rows: int | None, theta_e_convention: str
+    ) -> None:
+        if n_rows is not None and n_rows > table.num_rows:
+            raise CatalogError(
+                f"the catalogue has {table.num_rows} rows, {n_rows} were asked for: give more rows or less n"
+            )
+        self.n_rows = table.num_rows if n_rows is None else n_rows
+        table = table.slice(0, self.n_rows).combine_chunks()
+        self.source = f"sha256:{hashlib.sha256(encode_table(table)).hexdigest()}"
+        self.has_major = theta_e_convention == "major"
+        if "theta_e_convention" in table.column_names:
+            self.has_major |= "major" in table.column("theta_e_convention").to_pylist()
+        self._host_index = _named_hosts(table, hosts)
+        if self._host_index is None:
+            self._host_index = assign_hosts(seed, np.arange(self.n_rows, dtype=np.int64), len(hosts))
+        table = _put(table, "host_index", self._host_index)
+        table = _put(table, "host_id", hosts.table.host_id[self._host_index])
+        if not {"lens_x_arcsec", "lens_y_arcsec"} & set(table.column_names):
+            centre_pix = (hosts.stamp_size - 1) / 2.0
+            for axis, pix in (("x", hosts.table.x_pix), ("y", hosts.table.y_pix)):
+                offset = (pix[self._host_index] - centre_pix) * hosts.pixscale_arcsec
+                table = _put(table, f"lens_{axis}_arcsec", offset)
+        if "row_id" not in table.column_names:
+            given = table.column("task_id") if "task_id" in table.column_names else np.arange(self.n_rows)
+            table = _put(table, "row_id", given)
+        self._table = table
+
+    def raw(self, first: int, stop: int) -> pa.Table:
+        """Return the rows as given."""
+        return self._table.slice(first, stop - first)
+
+    def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
+        """Return the host of each row."""
+        assert self._host_index is not None
+        return self._host_index[first:stop]
+
+
+def count_host_rows(rows: RunRows, n_hosts: int) -> NDArray[np.int64]:
+    """Return how many rows of the run each host has."""
+    count = np.zeros(n_hosts, dtype=np.int64)
+    for first in range(0, rows.n_rows, BLOCK_ROWS):
+        index = rows.host_index(first, min(first + BLOCK_ROWS, rows.n_rows))
+        count += np.bincount(index, minlength=n_hosts)
+    return count
+
+
+def used_rows(
+    rows: RunRows, first: int, stop: int, bands: str, theta_e_convention: str
+) -> tuple[pa.Table, RenderColumns]:
+    """Return rows as the store records them, and the renderer's columns that they stand for.
+
+    Raises
+    ------
+    CatalogError
+        For a missing column or a value out of range; names row and column.
+    """
+    raw = rows.raw(first, stop)
+    columns = render_columns(raw, bands, theta_e_convention=theta_e_convention)
+    table = raw
+    is_lens = columns.lens_model != CONTROL
+    if rows.has_major:  # what was given stays on record
+        table = _put(table, "theta_e_arcsec_given", _floats(raw, "theta_e_arcsec"))
+    for name in _USED:
+        table = _put(table, name, _recorded(raw, name, getattr(columns, name), is_lens))
+    for i, band in enumerate(bands):
+        for name, values in (
+            ("src_flux_nmgy", columns.src_flux_nmgy),
+            ("psf_fwhm_arcsec", columns.psf_fwhm_arcsec),
+        ):
+            table = _put(table, f"{name}_{band}", _recorded(raw, f"{name}_{band}", values[:, i], is_lens))
+    names = np.array(sorted(PSF_MODELS, key=lambda name: PSF_MODELS[name]))
+    table = _put(table, "psf_model", names[columns.psf_model])
+    return _put(table, "theta_e_convention", np.full(len(columns), "intermediate")), columns
+
+
+def with_keys(table: pa.Table, first: int, seed: int, host_rows: NDArray[np.int64]) -> pa.Table:
+    """Add what a row's draws are keyed by, and how many rows share its host."""
+    rows = np.arange(first, first + table.num_rows, dtype=np.int64)
+    table = _put(table, "rng_seed", np.full(len(rows), seed, dtype=np.uint64))
+    table = _put(table, "rng_row", rows)
+    return _put(table, "host_rows", host_rows[table.column("host_index").to_numpy()])
+
+
+def with_measures(table: pa.Table, arcs: Pixels, bands: str, sky_sigma_nmgy: NDArray[np.float64]) -> pa.Table:
+    """Add each arc's flux on the stamp and its signal to noise against the host's sky.
+
+    ``arc_flux_nmgy_<band>`` is the sum over the stamp, ``arc_snr_<band>`` the matched-filter value
+    ``sqrt(sum arc^2) / sigma``, ``arc_snr_max_<band>`` the brightest pixel's; NaN where the sky's sigma is 0
+    or not known.
+
+    Parameters
+    ----------
+    table
+        k rows.
+    arcs
+        (k, bands, ny, nx) float32, nMgy per pixel.
+    bands
+        Names of the bands, one letter each.
+    sky_sigma_nmgy
+        (k, bands) standard deviation of a sky pixel of the row's host.
+    """
+    k, n_bands = arcs.shape[:2]
+    flux, power, peak = np.empty((k, n_bands)), np.empty((k, n_bands)), np.empty((k, n_bands))
+    # A row at a time, so that sums do not depend on how rows are batched.
+    for i, arc in enumerate(arcs.reshape(k, n_bands, -1)):
+        flux[i] = arc.sum(axis=1, dtype=np.float64)
+        power[i] = np.square(arc, dtype=np.float64).sum(axis=1)
+        peak[i] = arc.max(axis=1)
+    sigma = np.where(sky_sigma_nmgy > 0.0, sky_sigma_nmgy, np.nan)
+    for b, band in enumerate(bands):
+        table = _put(table, f"arc_flux_nmgy_{band}", flux[:, b])
+        table = _put(table, f"arc_snr_{band}", np.sqrt(power[:, b]) / sigma[:, b])
+        table = _put(table, f"arc_snr_max_{band}", peak[:, b] / sigma[:, b])
+    return table
+
+
+def _named_hosts(table: pa.Table, hosts: HostSet) -> NDArray[np.int64] | None:
+    """Return the host numbers that the column ``host_id`` names, None where there is no such column."""
+    if "host_id" not in table.column_names:
+        return None
+    numbers = {str(host_id): i for i, host_id in enumerate(hosts.table.host_id)}
+    index = np.empty(table.num_rows, dtype=np.int64)
+    for row, name in enumerate(table.column("host_id").to_pylist()):
+        if str(name) not in numbers:
+            raise CatalogError(
+                f"catalogue row {row}: host_id is {name!r}, which is none of the {len(hosts)} hosts (the "
+                f"first is {next(iter(numbers))!r}); name one of them, or drop the column to have hosts drawn"
+            )
+        index[row] = numbers[str(name)]
+    return index
+
+
+def _recorded(raw: pa.Table, name: str, used: NDArray[Any], is_lens: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the used values; a row without a lens used none, and keeps what it was given."""
+    if name not in raw.column_names or is_lens.all():
+        return used
+    return np.where(is_lens, used, _floats(raw, name))
+
+
+def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
+    column = table.column(name)
+    if column.null_count == len(column):
+        return np.full(len(column), np.nan)
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _put(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """Set a column, in its place where the table has it, else at the end."""
+    import pyarrow as pa
+
+    column = values if isinstance(values, pa.ChunkedArray) else pa.array(values)
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, column)
+    return table.append_column(name, column)
