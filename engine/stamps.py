@@ -77,8 +77,11 @@ class _Work:
         self.first = np.empty(0, dtype=np.float32)
         self.stack_place = np.empty((0, 4), dtype=np.float32)
         self.stack_node = np.empty((0, 3), dtype=np.int32)
-        self.chunk = np.empty((36, CHUNK), dtype=np.float32)
-        self.small = np.empty((16, 0), dtype=np.float32)
+        self.lines = np.empty((5, 0), dtype=np.float32)
+        self.parts = np.empty((16, CHUNK), dtype=np.float32)
+        self.part_errors = np.empty((16, CHUNK), dtype=np.float32)
+        self.nodes = np.empty((3, CHUNK), dtype=np.int32)
+        self.weights = np.empty((12, 8), dtype=np.float32)
         self.report = np.zeros(3)
 
     def hold(self, cells: int, across: int) -> None:
@@ -89,8 +92,8 @@ class _Work:
             capacity = cells + 3 * CHUNK * DEEPEST
             self.stack_place = np.empty((capacity, 4), dtype=np.float32)
             self.stack_node = np.empty((capacity, 3), dtype=np.int32)
-        if self.small.shape[1] < max(across + 8, CHUNK):
-            self.small = np.empty((16, max(across + 8, CHUNK)), dtype=np.float32)
+        if self.lines.shape[1] < max(across + 6, CHUNK):
+            self.lines = np.empty((5, max(across + 6, CHUNK)), dtype=np.float32)
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""
@@ -123,8 +126,8 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
     boxed = batch.columns.psf_model[row] == PSF_NONE
     adaptive_grid(
         batch.fields[row], np.float32(options.rtol * ETA_OF_RTOL), int(where.window[row]), boxed, origin, nodes,
-        bounds, table, stencil, work.first, work.stack_place, work.stack_node, work.chunk, work.small, grid,
-        work.report,
+        bounds, table, stencil, work.first, work.stack_place, work.stack_node, work.lines, work.parts, work.part_errors,
+        work.nodes, work.weights, grid, work.report,
     )  # fmt: skip
 
 

@@ -60,32 +60,27 @@ def sample(m, x, y, width, cusp, exponential):
 
 
 @inline
-def _first_line(m, x_first, step, y, count, cusp, exponential, values, bounds):
-    """Sample one line of first-level cells; add each sample's bound to its cell's."""
-    x_0, y_0 = lens_frame(m, x_first, y)
-    x_step = m.cos_lens * step
-    y_step = m.sin_lens * step
-    for i in range(count):
-        value, bound = sample(m, x_0 + x_step * F(i), y_0 - y_step * F(i), step, cusp, exponential)
-        values[i] = value
-        bounds[i] += F(0.25) * bound
+def _sample_all(m, xs, ys, widths, cusps, count, offset_x, offset_y, part, exponential, values, errors):
+    for k in range(count):
+        x, y = lens_frame(m, xs[k] + offset_x * widths[k], ys[k] + offset_y * widths[k])
+        values[k], errors[k] = sample(m, x, y, part * widths[k], cusps[k], exponential)
 
 
-@inline
-def _sample_chunk(m, xs, ys, widths, cusps, count, exponential, values, bounds):
-    """Sample the four parts of ``count`` divided cells: 16 samples each, in a 4 x 4 lattice."""
-    for a in range(4):
-        offset_y = F(0.5) * (GAUSS if a % 2 else -GAUSS) + (F(0.25) if a > 1 else F(-0.25))
-        for b in range(4):
-            offset_x = F(0.5) * (GAUSS if b % 2 else -GAUSS) + (F(0.25) if b > 1 else F(-0.25))
-            line = values[4 * a + b]
-            bound_line = bounds[4 * a + b]
-            for k in range(count):
-                x, y = lens_frame(m, xs[k] + offset_x * widths[k], ys[k] + offset_y * widths[k])
-                line[k], bound_line[k] = sample(m, x, y, F(0.5) * widths[k], cusps[k], exponential)
+@jit
+def sample_cells(fields, xs, ys, widths, cusps, count, offset_x, offset_y, part, values, errors):
+    """Take one sample in each of ``count`` cells, at the same offset in all of them.
+
+    ``xs, ys`` are the cells' centres [pix], offsets are in cell widths, and the sample stands for a part of the
+    cell that is ``part`` cell widths wide. Compiled once: the two loops here are nearly all of the machine code.
+    """
+    m = model_of(fields)
+    if is_exponential(m):
+        _sample_all(m, xs, ys, widths, cusps, count, offset_x, offset_y, part, True, values, errors)
+    else:
+        _sample_all(m, xs, ys, widths, cusps, count, offset_x, offset_y, part, False, values, errors)
 
 
-@inline
+@jit
 def _peak(flux, window, sums):
     """Return the largest mean of ``flux`` over ``window`` x ``window`` nodes; ``sums`` is scratch of its shape."""
     n_y, n_x = flux.shape
@@ -106,7 +101,7 @@ def _peak(flux, window, sums):
     return peak / F(window * window)
 
 
-@inline
+@jit
 def _spread_first(values, stencil, bounds, rows, grid):
     """Add first-level samples to the grid: their positions within a node are fixed, so a separable stencil does."""
     n_y, n_x = values.shape[1], values.shape[2]
@@ -128,6 +123,12 @@ def _spread_first(values, stencil, bounds, rows, grid):
 
 
 @inline
+def _lattice(b):
+    """Return the offset of sample ``b`` of the four along an axis of a divided cell, in its widths."""
+    return F(0.5) * (GAUSS if b % 2 else -GAUSS) + (F(0.25) if b > 1 else F(-0.25))
+
+
+@inline
 def _weights(table, position, out):
     """Write the gridding weights of nodes -3 to +4 for a sample at ``position`` (-0.5 to 0.5) within its node."""
     place = (position + F(0.5)) * F(TABLE_STEPS)
@@ -137,13 +138,13 @@ def _weights(table, position, out):
         out[o] = table[step, o] + part * (table[step + 1, o] - table[step, o])
 
 
-@inline
-def _spread_cell(values, k, node_y, node_x, at_y, at_x, width, table, across, up, rows, grid):
+@jit
+def _spread_cell(values, k, node_y, node_x, at_y, at_x, width, table, weights, grid):
     """Add the 4 x 4 samples of divided cell ``k`` to the grid; ``at_y, at_x, width`` in nodes from its node."""
+    across, up, rows = weights[0:4], weights[4:8], weights[8:12]
     for b in range(4):
-        offset = F(0.5) * (GAUSS if b % 2 else -GAUSS) + (F(0.25) if b > 1 else F(-0.25))
-        _weights(table, at_x + offset * width, across[b])
-        _weights(table, at_y + offset * width, up[b])
+        _weights(table, at_x + _lattice(b) * width, across[b])
+        _weights(table, at_y + _lattice(b) * width, up[b])
     for a in range(4):
         for o in range(8):
             total = F(0.0)
@@ -162,7 +163,7 @@ def _spread_cell(values, k, node_y, node_x, at_y, at_x, width, table, across, up
 @jit
 def adaptive_grid(
     fields, eta, window, boxed, origin, nodes_per_pixel, bounds, table, stencil, first, stack_place, stack_node,
-    chunk, small, grid, report,
+    lines, parts, part_errors, nodes, weights, grid, report,
 ):  # fmt: skip
     """Fill ``grid`` with one row's light for unit flux [per node], every cell within the tolerance.
 
@@ -184,7 +185,8 @@ def adaptive_grid(
         Scratch: four samples, the bound and two more values of every first-level cell.
     stack_place, stack_node : float32 (capacity, 4), int32 (capacity, 3)
         Scratch: centre, width and cusp of waiting cells; their node in y and x, and level.
-    chunk : float32 (36, 64), small : float32 (16, >= cells in x + 8)
+    lines : float32 (5, >= max(cells in x + 6, 64)), parts, part_errors : float32 (16, 64)
+    nodes : int32 (3, 64), weights : float32 (12, 8)
         Scratch.
     grid : float32 (size, size)
         Output.
@@ -192,23 +194,6 @@ def adaptive_grid(
         Output: samples taken, cells divided, and the bound on the relative error of the convolved image.
     """
     m = model_of(fields)
-    if is_exponential(m):
-        _adaptive(
-            m, eta, window, boxed, origin, nodes_per_pixel, bounds, table, stencil, first, stack_place, stack_node,
-            chunk, small, True, grid, report,
-        )  # fmt: skip
-    else:
-        _adaptive(
-            m, eta, window, boxed, origin, nodes_per_pixel, bounds, table, stencil, first, stack_place, stack_node,
-            chunk, small, False, grid, report,
-        )  # fmt: skip
-
-
-@inline
-def _adaptive(
-    m, eta, window, boxed, origin, nodes_per_pixel, bounds, table, stencil, first, stack_place, stack_node,
-    chunk, small, exponential, grid, report,
-):  # fmt: skip
     grid[:] = F(0.0)
     report[:] = 0.0
     n_y, n_x = bounds[1] - bounds[0], bounds[3] - bounds[2]
@@ -225,14 +210,20 @@ def _adaptive(
     inverse_n = F(2.0) * m.half_inverse_n
     cusp = m.b_n * math32.exp(inverse_n * math32.log(F(0.5) * width * m.stretch))
 
+    xs, ys, widths, cusps, line_errors = lines[0], lines[1], lines[2], lines[3], lines[4]
+    for i in range(n_x):
+        xs[i] = x_first + F(i) * width
+        widths[i] = width
+        cusps[i] = cusp
     for j in range(n_y):
         for i in range(n_x):
+            ys[i] = y_first + F(j) * width
             errors[j, i] = F(0.0)
-        y = y_first + F(j) * width
         for a in range(4):
-            dy = (GAUSS if a > 1 else -GAUSS) * width
-            dx = (GAUSS if a % 2 else -GAUSS) * width
-            _first_line(m, x_first + dx, width, y + dy, n_x, cusp, exponential, values[a, j], errors[j])
+            dx, dy = GAUSS if a % 2 else -GAUSS, GAUSS if a > 1 else -GAUSS
+            sample_cells(fields, xs, ys, widths, cusps, n_x, dx, dy, F(1.0), values[a, j], line_errors)
+            for i in range(n_x):
+                errors[j, i] += F(0.25) * line_errors[i]
 
     # The peak, from what has been seen; a sample on a cusp may not claim more than the source's whole flux there.
     most = F(2.0) / (width * width)
@@ -275,11 +266,9 @@ def _adaptive(
                     total += values[a, j, i]
                 grid[bounds[0] + j, bounds[2] + i] = total
     else:
-        _spread_first(values, stencil, bounds, small, grid)
+        _spread_first(values, stencil, bounds, lines, grid)
 
     finer = math32.exp(-inverse_n * F(0.6931471805599453))
-    xs, ys, widths, cusps = chunk[0], chunk[1], chunk[2], chunk[3]
-    parts, part_errors = chunk[4:20], chunk[20:36]
     while waiting > 0:
         count = min(CHUNK, waiting)
         waiting -= count
@@ -289,16 +278,16 @@ def _adaptive(
             ys[k] = stack_place[base + k, 1]
             widths[k] = stack_place[base + k, 2]
             cusps[k] = stack_place[base + k, 3] * finer
-        _sample_chunk(m, xs, ys, widths, cusps, count, exponential, parts, part_errors)
+            for c in range(3):
+                nodes[c, k] = stack_node[base + k, c]
+        for s in range(16):
+            sample_cells(
+                fields, xs, ys, widths, cusps, count, _lattice(s % 4), _lattice(s // 4), F(0.5), parts[s],
+                part_errors[s],
+            )  # fmt: skip
         samples += 16 * count
-        # popped cells are read before their parts are pushed over them: keep their nodes
         for k in range(count):
-            node_y, node_x = stack_node[base + k, 0], stack_node[base + k, 1]
-            small[8, k] = F(node_y)
-            small[9, k] = F(node_x)
-            small[10, k] = F(stack_node[base + k, 2])
-        for k in range(count):
-            node_y, node_x, level = int(small[8, k]), int(small[9, k]), int(small[10, k])
+            node_y, node_x, level = nodes[0, k], nodes[1, k], nodes[2, k]
             half = F(0.5) * widths[k]
             part_area = half * half
             for c in range(4):
@@ -334,7 +323,7 @@ def _adaptive(
                 at_y = (ys[k] - F(origin)) * F(nodes_per_pixel) - F(node_y)
                 _spread_cell(
                     parts, k, node_y, node_x, at_y, at_x, widths[k] * F(nodes_per_pixel), table,
-                    small[0:4], small[4:8], small[11:15], grid,
+                    weights, grid,
                 )  # fmt: skip
     report[0] = samples
     report[1] = divided
