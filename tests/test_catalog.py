@@ -120,9 +120,10 @@ def test_a_bad_value_is_named_with_row_column_and_range(column: str, value: floa
 )
 def test_an_unknown_name_is_refused(column: str, value: str, allowed: str) -> None:
     catalog = make()
-    catalog[column] = np.array(["SIE" if column == "lens_model" else "moffat"] * 4 + [value])
+    good = "SIE" if column == "lens_model" else "moffat"
+    catalog[column] = np.array([good, good, value, good, value])
     message = refusal(catalog)
-    assert f"row 4 (task_id t004): {column} is {value!r}, allowed: {allowed}" in message
+    assert f"row 2 (task_id t002): {column} is {value!r}, allowed: {allowed}" in message
 
 
 def test_several_bad_rows_are_counted() -> None:
@@ -175,6 +176,18 @@ def test_control_rows_may_be_blank_but_not_wrong(blank: float) -> None:
     assert (columns.psf_model[[0, 2, 3]] == PSF_GAUSSIAN).all()
     catalog["src_flux_nmgy_g"][1] = -1.0
     assert "row 1 (task_id t001): src_flux_nmgy_g is -1.0" in refusal(catalog)
+
+
+def test_a_control_row_may_lack_its_psf_model() -> None:
+    catalog = {**make(), "lens_model": np.array(["SIE", "SIE", "SIE", "SIE", "CONTROL"])}
+    models = ["moffat", "none", "gaussian", "moffat", None]
+    columns = render_columns(pa.table({**catalog, "psf_model": models}), "grz")
+    np.testing.assert_array_equal(
+        columns.psf_model, [PSF_MOFFAT, PSF_NONE, PSF_GAUSSIAN, PSF_MOFFAT, PSF_NONE]
+    )
+    assert "row 1 (task_id t001): psf_model is missing" in refusal(
+        pa.table({**catalog, "psf_model": ["moffat", None, "moffat", "moffat", None]})
+    )
 
 
 def test_a_catalogue_of_controls_needs_no_other_column() -> None:
