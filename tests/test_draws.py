@@ -1,4 +1,4 @@
-"""Counter-based draws: the published vectors, independence, and catalogues that do not depend on how they are cut."""
+"""Counter-based draws: published vectors, independence, catalogues that do not depend on how they are cut."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Hosts:
         self.table = HostTable(
             host_id=np.array([f"h{i}" for i in range(n)]),
             path=np.array([f"h{i}.fits" for i in range(n)]),
-            sha256=np.array([f"{value:064x}" for value in rng.integers(2**62, size=n)]),
+            sha256=np.array([f"{value:016x}".ljust(64, "0") for value in rng.integers(2**62, size=n)]),
             x_pix=32 + rng.uniform(-0.5, 0.5, n),
             y_pix=32 + rng.uniform(-0.5, 0.5, n),
             mag=rng.uniform(18.0, 21.0, (n, len(bands))),
@@ -37,8 +37,6 @@ class Hosts:
             psf_model=np.full(n, ""),
             moffat_beta=np.full(n, np.nan),
         )
-        digests = [f"{value:016x}".ljust(64, "0") for value in rng.integers(2**62, size=n)]
-        self.table.sha256[:] = digests
 
 
 def test_philox_gives_the_published_words() -> None:
