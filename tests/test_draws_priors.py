@@ -49,9 +49,10 @@ def test_choices_come_in_proportion_and_weight_zero_never() -> None:
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"SIE": 1500, "SIS": 500}
     equal = Prior.of("choice", values=[0.5, 1.0, 4.0, 2.0]).quantile(U)
     assert [(equal == v).sum() for v in (0.5, 1.0, 4.0, 2.0)] == [500] * 4
-    edge = np.array([np.nextafter(0, 1), 1 - 2.0**-53])
-    rounding = Prior.of("choice", values=[1.0, 2.0, 3.0, 4.0], weights=[0.1, 0.2, 0.7, 0.0])
-    np.testing.assert_array_equal(rounding.quantile(edge), [1.0, 3.0])
+    # ten times 0.1 adds up to less than 1 one by one, and to 1 in pairs
+    rounding = Prior.of("choice", values=list(range(11)), weights=[0.1] * 10 + [0.0])
+    edge = np.array([2.0**-53, 1 - 2.0**-53])
+    np.testing.assert_array_equal(rounding.quantile(edge), [0.0, 9.0])
 
 
 def test_a_constant_is_constant() -> None:
