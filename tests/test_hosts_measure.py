@@ -26,6 +26,14 @@ def test_centroids_are_exact_without_noise(side: int, fwhm_pix: float) -> None:
         assert abs(y - side // 2 - dy) < 5e-3
 
 
+def test_the_centroid_of_a_single_pixel_converges() -> None:
+    image = np.zeros((64, 64))
+    image[31, 34] = 1.0
+    x, y = centroid(image, 0.0)
+    assert abs(x - 34) < 1e-3
+    assert abs(y - 31) < 1e-3
+
+
 def test_a_brighter_neighbour_does_not_take_the_centroid() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -58,6 +66,13 @@ def test_a_galaxy_off_the_centre_is_refused(x: float, y: float) -> None:
     image = 0.2 * moffat(64, x, y, 3.0) + rng.normal(0, 0.02, (64, 64))
     with pytest.raises(HostError, match="galaxy"):
         centroid(image, 0.02)
+
+
+def test_noise_alone_is_no_galaxy() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        with pytest.raises(HostError, match="no galaxy at its centre"):
+            centroid(rng.normal(0, 1, (64, 64)), 1.0)
 
 
 def test_a_slope_without_a_galaxy_is_refused() -> None:
