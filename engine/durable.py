@@ -179,7 +179,9 @@ def write_lock(root: Path, partition: tuple[int, int] | None = None) -> Iterator
     make_folder(folder)
     with ExitStack() as held:
         held.enter_context(_lock(folder / "store", root, shared=partition is not None))
-        if partition is not None:
+        if partition is None:
+            held.callback(remove_locks, root)
+        else:
             i, n = partition
             for other in folder.glob("*-of-*"):
                 if not other.name.endswith(f"-of-{n}"):
@@ -198,7 +200,10 @@ def remove_locks(root: Path) -> None:
 def _lock(path: Path, root: Path, *, shared: bool = False) -> Iterator[None]:
     while True:
         make_folder(path.parent)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the folder went with its last holder, just now
+            continue
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -62,7 +62,10 @@ class StoredHosts:
 
 
 class HostPixels:
-    """Pixels of any hosts of a set, read from their files once: kept in memory, or in a scratch file."""
+    """Pixels of any hosts of a set, read from their files once: kept in memory, or in a scratch file.
+
+    A context manager; leaving it removes the scratch file.
+    """
 
     def __init__(self, hosts: HostSet, scratch_folder: Path) -> None:
         self._shape = (len(hosts.bands), hosts.stamp_size, hosts.stamp_size)
@@ -77,6 +80,13 @@ class HostPixels:
         for block in blocks:
             self._scratch.write(np.ascontiguousarray(block).data)
         self._scratch.flush()
+
+    def __enter__(self) -> HostPixels:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._kept is None:
+            self._scratch.close()
 
     def of(self, numbers: NDArray[np.int64]) -> tuple[Pixels, NDArray[np.int64]]:
         """Return pixels (k, bands, ny, nx) and, for every number asked for, its place among them."""

@@ -304,9 +304,8 @@ def _write(root: Path, run: Run, shards: list[int], threads: int | None, progres
     total = sum(_size(plan, shard) for shard in shards)
     done = total - sum(_size(plan, shard) for shard in todo)
     host_rows = count_host_rows(run.rows, plan.n_hosts)
-    pixels = HostPixels(run.hosts, root.parent)
     sky_sigma = run.hosts.table.sky_sigma_nmgy
-    with ShardWriter(root, plan) as writer:
+    with HostPixels(run.hosts, root.parent) as pixels, ShardWriter(root, plan) as writer:
         for shard in todo:
             first, stop = plan.rows_of(shard)
             table, columns = run.used(first, stop)

@@ -92,6 +92,8 @@ class GivenRows:
     def __init__(
         self, table: pa.Table, hosts: HostSet, seed: int, n_rows: int | None, theta_e_convention: str
     ) -> None:
+        if table.num_rows == 0:
+            raise CatalogError("the catalogue has no rows: give at least one")
         if n_rows is not None and n_rows > table.num_rows:
             raise CatalogError(
                 f"the catalogue has {table.num_rows} rows, {n_rows} were asked for: give more rows or less n"

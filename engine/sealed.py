@@ -29,14 +29,14 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        Where the file is not there or cannot be read.
+        Where the file cannot be read.
     StoreCorruptError
-        Where it is not what was sealed.
+        Where it is missing or not what was sealed.
     """
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise StoreError(f"{path}: is missing; {remedy}") from None
+        raise StoreCorruptError(f"{path}: is missing; {remedy}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
     try:

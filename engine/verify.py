@@ -146,7 +146,8 @@ def _faults_of_shards(store: Store) -> Iterator[str]:
             continue
         bad = ~np.isfinite(arcs).all(axis=(1, 2, 3))
         if bad.any():
-            yield f"{name}: row {store.rows[rows[bad][0]]} has pixels that are not finite; make the shard again"
+            row = store.rows[rows[bad][0]]
+            yield f"{name}: row {row} has pixels that are not finite; make the shard again"
         with np.errstate(invalid="ignore", over="ignore"):
             rest = ((controls + arcs) - controls) - arcs
         unpaired = ~bad & (rest.view(np.uint32) != 0).any(axis=(1, 2, 3))

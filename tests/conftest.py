@@ -1,0 +1,156 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TEXT = np.dtypes.StringDType()
+
+
+class GeneratedHosts:
+    """Hosts that are arrays, in the form that the writer takes."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        n = len(self.pixels)
+        return {"host_id": np.array([f"host-{i}" for i in range(n)], dtype=TEXT), "x_pix": np.arange(n) + 0.5}
+
+    def blocks(self, n: int) -> Iterator[np.ndarray]:
+        for first in range(0, len(self.pixels), n):
+            yield self.pixels[first : first + n]
+
+
+@dataclass
+class GeneratedStore:
+    """A store of generated arrays, and what it must give back."""
+
+    root: Path
+    plan: Any
+    hosts: GeneratedHosts
+    host_index: np.ndarray
+    arcs: np.ndarray
+
+    def table(self, shard: int) -> Any:
+        import pyarrow as pa
+
+        rows = np.arange(*self.plan.rows_of(shard))
+        return pa.table(
+            {
+                "row_id": rows,
+                "host_index": self.host_index[rows],
+                "lens_model": ["SIE" if row % 3 else "CONTROL" for row in rows],
+                "theta_e_arcsec": np.where(rows % 3, 0.5 + rows / 1000, np.nan),
+                "seen": rows % 2 == 0,
+                "note/ü": pa.array([None if row % 5 else f"note {row}" for row in rows]),
+            }
+        )
+
+    def begin(self) -> None:
+        from arcforge.engine.writer import begin
+
+        begin(self.root, self.plan, self.hosts)
+
+    def write(self, shards: list[int] | None = None) -> None:
+        from arcforge.engine.writer import ShardWriter
+
+        with ShardWriter(self.root, self.plan) as writer:
+            for shard in range(self.plan.n_shards) if shards is None else shards:
+                first, stop = self.plan.rows_of(shard)
+                writer.put(shard, self.arcs[first:stop], self.table(shard))
+
+    def finish(self) -> None:
+        from arcforge.engine.writer import finalise
+
+        finalise(self.root)
+
+
+def generate(root: Path, *, n_rows: int = 600, size: int = 8, n_hosts: int = 5) -> GeneratedStore:
+    from arcforge.engine.pairing import pair_exactly
+    from arcforge.engine.plan import Plan
+
+    rng = np.random.default_rng(20)
+    pixels = rng.normal(0.0, 0.01, (n_hosts, 2, size, size)).astype(np.float32)
+    host_index = rng.integers(0, n_hosts, n_rows)
+    arcs = rng.exponential(0.1, (n_rows, 2, size, size)).astype(np.float32)
+    pair_exactly(arcs, pixels, host_index)
+    plan = Plan(
+        n_rows=n_rows,
+        bands="gr",
+        stamp_size=size,
+        pixscale_arcsec=0.25,
+        shard_rows=256,
+        seed=3,
+        config="rtol = 0.001\n",
+        config_sha256="0" * 64,
+        catalog="drawn",
+        hosts="sha256:0",
+        n_hosts=n_hosts,
+        render={"rtol": 1e-3, "variant": "auto", "pixel_response": "in_psf"},
+        code_sha256="1" * 64,
+        software={"python": "3"},
+    )
+    return GeneratedStore(root, plan, GeneratedHosts(pixels), host_index, arcs)
+
+
+@pytest.fixture
+def generated(tmp_path: Path) -> GeneratedStore:
+    """A store of generated arrays that is not begun yet: 600 rows in 3 shards, 5 hosts."""
+    return generate(tmp_path / "generated.zarr")
+
+
+@pytest.fixture(scope="session")
+def complete_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = generate(tmp_path_factory.mktemp("store") / "generated.zarr")
+    store.begin()
+    store.write()
+    store.finish()
+    return store.root
+
+
+@pytest.fixture
+def written(generated: GeneratedStore, complete_store: Path) -> GeneratedStore:
+    """The same, complete: a copy that a test may damage."""
+    shutil.copytree(complete_store, generated.root)
+    return generated
+
+
+@pytest.fixture(scope="session")
+def tree_hashes() -> Callable[[Path], dict[str, str]]:
+    """Hash every file below a folder, by relative path."""
+
+    def hashes(root: Path) -> dict[str, str]:
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+
+    return hashes
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Any:
+    """A configuration whose stamps are small and quick to render."""
+    from arcforge.engine.config import default_config
+
+    return replace(default_config(), stamp_size=24, variant="uniform1", synthetic_host_count=12)
+
+
+@pytest.fixture(scope="session")
+def survey_data() -> Path:
+    """The folder of real survey data beside the project, where there is one."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no survey data at ../shared/data")
+    return folder

@@ -1,0 +1,50 @@
+"""A kill at any step costs the work in hand and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).with_name("store_crash_driver.py")
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crash")
+    done = subprocess.run([sys.executable, DRIVER, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_step_of_the_protocol_was_killed_once(kills):
+    assert len(kills) > 25
+    assert {kill["point"] for kill in kills} >= {
+        "opened",
+        "written",
+        "synced",
+        "renamed",
+        "filled",
+        "before commit",
+        "committed",
+        "columns placed",
+        "manifest placed",
+    }
+    assert all(kill["killed"] for kill in kills)
+
+
+def test_a_resumed_store_is_byte_identical_to_an_undisturbed_one(kills):
+    assert [kill for kill in kills if not (kill["resumed"] and kill["same_bytes"])] == []
+
+
+def test_nothing_is_left_beside_the_store(kills):
+    assert [kill for kill in kills if kill["left"] != ["S.zarr"]] == []
+
+
+def test_a_store_says_complete_at_the_last_rename_only(kills):
+    complete = [kill["step"] for kill in kills if kill["complete_when_killed"]]
+    assert complete == [kills[-1]["step"]]
+    assert kills[-1]["point"] == "renamed"
