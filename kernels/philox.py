@@ -1,7 +1,7 @@
 """Philox4x32-10: random words as a function of a counter, with no state to carry.
 
 Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3" (SC11), section 3. A draw
-depends on its counter and key alone, so rows can be drawn in any order, number and place with the same result.
+depends on its counter and key alone, so rows can be drawn in any order, number and place alike.
 Words are held in uint64 so that a 32x32-bit product needs no second type; numba turns a mix of signed and
 unsigned 64-bit integers into floats, hence the constants' explicit type.
 """
