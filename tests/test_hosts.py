@@ -16,15 +16,7 @@ from numpy.typing import NDArray
 from arcforge.engine.errors import HostError
 from arcforge.engine.hosts import Host, open_hosts
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIDE = 71
-
-
-def shared(name: str) -> Path:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"no {path}: the shared survey data are not at hand")
-    return path
 
 
 def cube(seed: int = 0, side: int = SIDE, dx: float = 0.0, dy: float = 0.0) -> NDArray[np.float32]:
@@ -63,8 +55,8 @@ def refusal(path: Path, **options: Any) -> str:
 # real data
 
 
-def test_real_fits_cubes_are_cropped_about_their_central_pixel_and_measured() -> None:
-    folder = shared("hosts/des46")
+def test_real_fits_cubes_are_cropped_about_their_central_pixel_and_measured(survey_data: Path) -> None:
+    folder = survey_data / "hosts" / "des46"
     hosts = open_hosts(folder)
     assert len(hosts) == 46
     assert hosts.pixscale_arcsec == 0.263
@@ -82,8 +74,8 @@ def test_real_fits_cubes_are_cropped_about_their_central_pixel_and_measured() ->
         np.testing.assert_allclose(host.sky_sigma_nmgy, [head[f"SKYSIG_{band}"] for band in "GRZ"], rtol=0.08)
 
 
-def test_real_npz_cutouts_read_alike_in_both_axis_orders(tmp_path: Path) -> None:
-    folder = shared("lenses/ls_dr10_tierB")
+def test_real_npz_cutouts_read_alike_in_both_axis_orders(tmp_path: Path, survey_data: Path) -> None:
+    folder = survey_data / "lenses" / "ls_dr10_tierB"
     hosts = open_hosts(folder)
     assert len(hosts) == 6
     assert hosts.pixscale_arcsec == 0.262
@@ -97,8 +89,10 @@ def test_real_npz_cutouts_read_alike_in_both_axis_orders(tmp_path: Path) -> None
     np.testing.assert_array_equal(turned.table.x_pix, hosts.table.x_pix)
 
 
-def test_the_galaxy_near_the_centre_of_a_real_field_is_found() -> None:
-    hosts = open_hosts(shared("hosts/ls_dr9_59.1067_-30.4848.fits"))  # with INVVAR and PSF extensions
+def test_the_galaxy_near_the_centre_of_a_real_field_is_found(survey_data: Path) -> None:
+    hosts = open_hosts(
+        survey_data / "hosts" / "ls_dr9_59.1067_-30.4848.fits"
+    )  # with INVVAR and PSF extensions
     host = hosts[0]
     y, x = np.unravel_index(int(host.pixels[1].argmax()), (64, 64))
     assert np.hypot(host.x_pix - x, host.y_pix - y) < 2.0
