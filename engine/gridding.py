@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.adaptive import GAUSS, TABLE_STEPS, WIDTH
+from arcforge.kernels.adaptive import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +31,14 @@ def gridding_transform(k: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return weights of nodes -3 to +4 by position in a node, float32 (513, 8), and the first level's, (2, 7)."""
-    nodes = np.arange(-3.0, 5.0)
-    position = np.arange(TABLE_STEPS + 1) / TABLE_STEPS - 0.5
+    """Return the weights of a first cell's eight nodes: by position, float32 (513, 8), and of its two samples, (2, 8).
+
+    Positions and nodes count from the cell's lower node; the cell reaches from -0.5 to 1.5.
+    """
+    nodes = np.arange(REACH) - 3.0
+    position = np.arange(BASE * TABLE_STEPS + 1) / TABLE_STEPS - 0.5
     table = gridding_kernel(nodes[None, :] - position[:, None]).astype(np.float32)
-    gauss = np.array([-float(GAUSS), float(GAUSS)])
-    stencil = gridding_kernel(nodes[None, :7] - gauss[:, None]).astype(np.float32)
+    centre = 0.5 * (BASE - 1)
+    samples = centre + BASE * np.array([-float(GAUSS), float(GAUSS)])
+    stencil = gridding_kernel(nodes[None, :] - samples[:, None]).astype(np.float32)
     return np.ascontiguousarray(table), np.ascontiguousarray(stencil)

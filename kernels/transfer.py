@@ -17,19 +17,6 @@ def frequency(j, size, nodes_per_pixel):
     return signed * nodes_per_pixel / size
 
 
-@inline
-def table_value(table, z, nodes_per_unit):
-    """Return the tabulated function at z >= 0 by linear interpolation; 0 beyond the table's end."""
-    position = z * nodes_per_unit
-    node = np.int32(position)
-    last = np.int32(table.size - 2)
-    inside = node <= last
-    node = min(node, last)
-    weight = position - np.float32(node)
-    value = table[node] + weight * (table[node + 1] - table[node])
-    return value if inside else np.float32(0.0)
-
-
 @jit
 def apply_gaussian(spectrum, sigma_pix, response, nodes_per_pixel, scale, line, out):
     """Write ``spectrum`` times scale, a Gaussian's transform and the separable ``response`` to ``out``.
@@ -49,20 +36,27 @@ def apply_gaussian(spectrum, sigma_pix, response, nodes_per_pixel, scale, line, 
 
 
 @jit
-def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_per_pixel, scale, out):
+def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_per_pixel, scale, line, out):
     """Write ``spectrum`` times scale, a radial transform and the separable ``response`` to ``out``.
 
-    The transform is ``table`` at z = 2 pi k ``radius_pix`` (for a Moffat, radius_pix is its alpha).
+    The transform is ``table`` at z = 2 pi k ``radius_pix`` (for a Moffat, radius_pix is its alpha), by linear
+    interpolation; 0 beyond the table's end. Rows j and size - j share their factors.
     """
     size, half = spectrum.shape
-    to_z = 2.0 * np.pi * radius_pix
-    for j in range(size):
-        ky = to_z * frequency(j, size, nodes_per_pixel)
+    to_node = 2.0 * np.pi * radius_pix * nodes_per_unit * nodes_per_pixel / size
+    last = np.uint32(table.size - 2)
+    for j in range(size // 2 + 1):
         row = response[j] * scale
         for i in range(half):
-            kx = to_z * nodes_per_pixel * i / size
-            z = np.sqrt(kx * kx + ky * ky)
-            out[j, i] = spectrum[j, i] * (row * response[i] * table_value(table, z, nodes_per_unit))
+            position = to_node * np.sqrt(line.dtype.type(i * i + j * j))
+            node = min(np.uint32(position), last)
+            weight = min(position - line.dtype.type(node), line.dtype.type(1.0))
+            line[i] = row * response[i] * (table[node] + weight * (table[node + np.uint32(1)] - table[node]))
+        for i in range(half):
+            out[j, i] = spectrum[j, i] * line[i]
+        if 0 < j < size - j:
+            for i in range(half):
+                out[size - j, i] = spectrum[size - j, i] * line[i]
 
 
 @jit
