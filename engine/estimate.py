@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from arcforge.engine.arrays import ImageArray
+from arcforge.engine.arrays import ImageArray, Pixels
 from arcforge.engine.inject import Run
 from arcforge.engine.pairing import pair_exactly
-from arcforge.engine.plan import CHUNK_ROWS, Partition
+from arcforge.engine.plan import Partition, Plan
 from arcforge.engine.run_rows import with_keys, with_measures
 from arcforge.engine.table_columns import encode_table
 
@@ -63,11 +63,11 @@ def estimate(
         pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
         table = with_keys(table, first, plan.seed, np.ones(plan.n_hosts, dtype=np.int64))
         table = with_measures(table, arcs, plan.bands, np.ones((size, len(plan.bands))))
-        arc_bytes += _encoded_bytes(arcs)
+        arc_bytes += _encoded_bytes(plan, arcs)
         table_bytes += len(encode_table(table))
         seconds += time.perf_counter() - began
         sampled += size
-    host_bytes = _encoded_bytes(pixels) / len(pixels) * plan.n_hosts
+    host_bytes = _encoded_bytes(plan, pixels) / len(pixels) * plan.n_hosts
     row_bytes = arcs[0].nbytes
     return Estimate(
         n_rows=n_rows,
@@ -82,9 +82,9 @@ def estimate(
     )
 
 
-def _encoded_bytes(pixels: np.ndarray) -> int:
-    rows = -(-len(pixels) // CHUNK_ROWS) * CHUNK_ROWS
-    array = ImageArray("arcs", (len(pixels), *pixels.shape[1:]), CHUNK_ROWS, rows)
+def _encoded_bytes(plan: Plan, pixels: Pixels) -> int:
+    rows = -(-len(pixels) // plan.chunk_rows) * plan.chunk_rows
+    array = ImageArray("arcs", pixels.shape, plan.chunk_rows, rows)
     return sum(len(data) for data in array.encode(0, pixels).values())
 
 

@@ -67,10 +67,10 @@ class HostPixels:
     A context manager; leaving it removes the scratch file.
     """
 
-    def __init__(self, hosts: HostSet, scratch_folder: Path) -> None:
+    def __init__(self, hosts: HostSet, scratch_folder: Path, block: int) -> None:
         self._shape = (len(hosts.bands), hosts.stamp_size, hosts.stamp_size)
         self._bytes = int(np.prod(self._shape)) * 4
-        blocks = StoredHosts(hosts).blocks(256)
+        blocks = StoredHosts(hosts).blocks(block)
         self._kept: Pixels | None = None
         if len(hosts) * self._bytes <= _IN_MEMORY_BYTES:
             self._kept = np.concatenate(list(blocks))

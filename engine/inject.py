@@ -24,7 +24,7 @@ from arcforge.engine.host_source import HostPixels, StoredHosts
 from arcforge.engine.hosts import HostSet, open_hosts
 from arcforge.engine.layout import layout
 from arcforge.engine.pairing import pair_exactly
-from arcforge.engine.plan import Partition, Plan, read_plan, shard_rows_for
+from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
 from arcforge.engine.render import render_rows
 from arcforge.engine.run_rows import (
     BLOCK_ROWS,
@@ -171,12 +171,15 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int) 
         rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n)
     else:
         rows = GivenRows(_table(catalog), hosts, seed, n, config.theta_e_convention)
+    row_bytes = 4 * len(hosts.bands) * hosts.stamp_size**2
+    chunk_rows, shard_rows = shard_shape(rows.n_rows, row_bytes)
     plan = Plan(
         n_rows=rows.n_rows,
         bands=hosts.bands,
         stamp_size=hosts.stamp_size,
         pixscale_arcsec=float(hosts.pixscale_arcsec),
-        shard_rows=shard_rows_for(rows.n_rows),
+        chunk_rows=chunk_rows,
+        shard_rows=shard_rows,
         seed=int(seed),
         config=config.to_toml(),
         config_sha256=config.digest(),
@@ -305,7 +308,10 @@ def _write(root: Path, run: Run, shards: list[int], threads: int | None, progres
     done = total - sum(_size(plan, shard) for shard in todo)
     host_rows = count_host_rows(run.rows, plan.n_hosts)
     sky_sigma = run.hosts.table.sky_sigma_nmgy
-    with HostPixels(run.hosts, root.parent) as pixels, ShardWriter(root, plan) as writer:
+    with (
+        HostPixels(run.hosts, root.parent, plan.host_shard_rows) as pixels,
+        ShardWriter(root, plan) as writer,
+    ):
         for shard in todo:
             first, stop = plan.rows_of(shard)
             table, columns = run.used(first, stop)

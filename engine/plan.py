@@ -13,22 +13,30 @@ from arcforge.engine.errors import ConfigError, StoreCorruptError, StoreError
 PLAN_FILE = "plan.json"
 FORMAT_VERSION = 1
 
-# Rows of one inner chunk: what a reader decodes at the least (0.8 MB of three-band 64x64 stamps; single-stamp
-# chunks write six times slower).
-CHUNK_ROWS = 16
-# Rows of a shard: what a kill can cost, what one writer holds in memory (50 MB of such stamps), one file.
-# Small runs take smaller shards, so that they too are split among partitions and show progress.
-_SHARD_ROWS = 1024
-_SMALL_SHARD_ROWS = 256
-_SMALL_RUN_ROWS = 16 * _SHARD_ROWS
-HOST_SHARD_ROWS = 256
+# An inner chunk is what a reader decodes at the least: 16 stamps of 64x64 in three bands, or fewer larger
+# ones. (Chunks of a single such stamp write six times slower.)
+_CHUNK_ROWS, _CHUNK_BYTES = 16, 1 << 20
+# A shard is what a kill can cost, what one writer holds in memory, and one file: 1024 such stamps. Small runs
+# take smaller shards, so that they too are split among partitions and show progress.
+_SHARD_ROWS, _SHARD_BYTES = 1024, 64 << 20
+_SMALL_RUN_ROWS, _SMALL_SHARD_ROWS = 16 * _SHARD_ROWS, 256
 
 Partition = tuple[int, int]
 
 
-def shard_rows_for(n_rows: int) -> int:
-    """Return the rows of a shard for a run of that size: it depends on nothing else, for the bytes' sake."""
-    return _SMALL_SHARD_ROWS if n_rows <= _SMALL_RUN_ROWS else _SHARD_ROWS
+def shard_shape(n_rows: int, row_bytes: int) -> tuple[int, int]:
+    """Return the rows of a chunk and of a shard, powers of two.
+
+    They depend on the run and nothing else (not on memory, threads or partitions), for the bytes' sake.
+    """
+    chunk_rows = _power_of_two(min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes))
+    most = _SMALL_SHARD_ROWS if n_rows <= _SMALL_RUN_ROWS else _SHARD_ROWS
+    return chunk_rows, max(chunk_rows, _power_of_two(min(most, _SHARD_BYTES // row_bytes)))
+
+
+def _power_of_two(n: int) -> int:
+    """Return the largest power of two up to ``n``, at least 1."""
+    return 1 << max(0, n.bit_length() - 1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Plan:
     bands: str
     stamp_size: int  # pixels along y and x
     pixscale_arcsec: float
+    chunk_rows: int
     shard_rows: int
     seed: int
     config: str  # TOML
@@ -58,6 +67,16 @@ class Plan:
     def sha256(self) -> str:
         """The plan's hash, which every commit record repeats."""
         return sealed.digest(asdict(self))
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """Bands and pixels of a stamp."""
+        return len(self.bands), self.stamp_size, self.stamp_size
+
+    @property
+    def host_shard_rows(self) -> int:
+        """Hosts of one shard of the host pixels."""
+        return min(self.shard_rows, _SMALL_SHARD_ROWS)
 
     @property
     def n_shards(self) -> int:

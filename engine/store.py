@@ -17,6 +17,7 @@ disagree (:mod:`arcforge.engine.pairing`).
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ from arcforge.engine.commits import (
     size_fault,
 )
 from arcforge.engine.errors import StoreCorruptError, StoreError
-from arcforge.engine.plan import HOST_SHARD_ROWS, PLAN_FILE, Plan, check_format, read_plan
+from arcforge.engine.plan import PLAN_FILE, Plan, check_format, read_plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,8 +51,6 @@ WRITING, COMPLETE = "writing", "complete"
 
 # Host pixels up to this size are kept after the first read of a control.
 _KEPT_HOST_BYTES = 256 << 20
-# Rows decoded at a time, so that a request of any size needs little more memory than its answer.
-_SPAN_ROWS = 1024
 
 Rows = slice | int | NDArray[np.integer[Any]] | list[int]
 
@@ -274,13 +273,13 @@ class Store:
 
     def host_pixels(self, hosts: NDArray[np.int64]) -> Pixels:
         """Return the pixels of hosts by number, (k, bands, ny, nx) float32."""
-        shape = (self.plan.n_hosts, len(self.bands), self.stamp_size, self.stamp_size)
-        if self._kept_hosts is None and int(np.prod(shape)) * 4 <= _KEPT_HOST_BYTES:
-            self._check_sizes("hosts/pixels", range(-(-shape[0] // HOST_SHARD_ROWS)))
-            self._kept_hosts = self._gather(self._pixels, np.arange(shape[0], dtype=np.int64))
+        n_hosts, shard_rows = self.plan.n_hosts, self.plan.host_shard_rows
+        if self._kept_hosts is None and n_hosts * math.prod(self.plan.row_shape) * 4 <= _KEPT_HOST_BYTES:
+            self._check_sizes("hosts/pixels", range(-(-n_hosts // shard_rows)))
+            self._kept_hosts = self._gather(self._pixels, np.arange(n_hosts, dtype=np.int64))
         if self._kept_hosts is not None:
             return self._kept_hosts[hosts]
-        self._check_sizes("hosts/pixels", np.unique(hosts // HOST_SHARD_ROWS))
+        self._check_sizes("hosts/pixels", np.unique(hosts // shard_rows))
         return self._gather(self._pixels, hosts)
 
     def _read_catalog(self, columns: list[str] | None) -> pa.Table:
@@ -311,11 +310,11 @@ class Store:
                 raise StoreCorruptError(corrupt_message(self.path, key, fault))
 
     def _gather(self, reader: ImageReader, wanted: NDArray[np.int64]) -> Pixels:
-        """Read rows in any order: spans of neighbouring chunks at a time, each chunk decoded once."""
-        out = np.empty((len(wanted), len(self.bands), self.stamp_size, self.stamp_size), dtype=np.float32)
+        """Read rows in any order: neighbouring chunks together, each once, at most a shard at a time."""
+        out = np.empty((len(wanted), *self.plan.row_shape), dtype=np.float32)
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
-        chunk, span = ascending // reader.chunk_rows, ascending // _SPAN_ROWS
+        chunk, span = ascending // reader.chunk_rows, ascending // self.plan.shard_rows
         cuts = np.flatnonzero((np.diff(chunk) > 1) | (np.diff(span) > 0)) + 1
         for part in np.split(np.arange(len(wanted)), cuts) if len(wanted) else []:
             first = int(ascending[part[0]])

@@ -42,7 +42,7 @@ from arcforge.engine.commits import (
 )
 from arcforge.engine.durable import place, place_folder, reached, remove_locks, temporaries, write_lock
 from arcforge.engine.errors import StoreError, StoreExistsError
-from arcforge.engine.plan import CHUNK_ROWS, HOST_SHARD_ROWS, PLAN_FILE, Plan, read_plan
+from arcforge.engine.plan import PLAN_FILE, Plan, read_plan
 from arcforge.engine.store import (
     COMPLETE,
     SCHEMA,
@@ -101,8 +101,7 @@ def group_attributes(plan: Plan, status: str, processors: list[str]) -> dict[str
 
 def arcs_array(plan: Plan) -> ImageArray:
     """Return the encoder of a store's arcs."""
-    shape = (plan.n_rows, len(plan.bands), plan.stamp_size, plan.stamp_size)
-    return ImageArray("arcs", shape, CHUNK_ROWS, plan.shard_rows)
+    return ImageArray("arcs", (plan.n_rows, *plan.row_shape), plan.chunk_rows, plan.shard_rows)
 
 
 def begin(root: Path, plan: Plan, hosts: HostSource, *, replace: bool = False) -> None:
@@ -132,10 +131,10 @@ def begin(root: Path, plan: Plan, hosts: HostSource, *, replace: bool = False) -
 
 def write_hosts(root: Path, plan: Plan, hosts: HostSource) -> None:
     """Write the host arrays and commit them."""
-    shape = (plan.n_hosts, len(plan.bands), plan.stamp_size, plan.stamp_size)
-    array = ImageArray("hosts/pixels", shape, CHUNK_ROWS, HOST_SHARD_ROWS)
+    shape = (plan.n_hosts, *plan.row_shape)
+    array = ImageArray("hosts/pixels", shape, plan.chunk_rows, plan.host_shard_rows)
     files = place_files(root, encode_group("hosts", {"columns": list(hosts.columns)}) | array.metadata())
-    for shard, pixels in enumerate(hosts.blocks(HOST_SHARD_ROWS)):
+    for shard, pixels in enumerate(hosts.blocks(plan.host_shard_rows)):
         files |= place_files(root, array.encode(shard, pixels))
     for name, values in hosts.columns.items():
         encoded = encode_column_metadata(f"hosts/{name}", len(values), values.dtype)

@@ -89,6 +89,7 @@ def generate(root: Path, *, n_rows: int = 600, size: int = 8, n_hosts: int = 5) 
         bands="gr",
         stamp_size=size,
         pixscale_arcsec=0.25,
+        chunk_rows=16,
         shard_rows=256,
         seed=3,
         config="rtol = 0.001\n",

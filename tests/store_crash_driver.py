@@ -1,8 +1,8 @@
 """Kill a writer at every step of the write protocol, resume it, and report the final store of each.
 
 Run as ``python store_crash_driver.py FOLDER``: writes one JSON line a kill to stdout. Children are forked
-from a process that has imported everything and used nothing, so that a kill is cheap. fsync is left out: a SIGKILL
-loses no page that was written (a power cut does, which no test here can make).
+from a process that has imported everything and used nothing, so that a kill is cheap. fsync is left out: a
+SIGKILL loses no page that was written (a power cut does, which no test here can make).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from arcforge.engine.commits import HOSTS, is_done, shard_name
 
 os.fsync = lambda handle: None
 
-# The four steps of placing a file come once a file: every seventh is killed, which meets each of the four.
+# The four steps of placing a file come once a file: every 13th is killed, which meets each of the four.
 _PLACING = ("opened", "written", "synced", "renamed")
 
 
@@ -83,7 +83,7 @@ def main(folder: Path) -> None:
     assert in_child(root, None, points) == 0
     steps, undisturbed = points.read_text().splitlines(), tree_hash(root)
     last = len(steps) - 4
-    chosen = {k for k, point in enumerate(steps) if point not in _PLACING or k % 7 == 0 or k >= last}
+    chosen = {k for k, point in enumerate(steps) if point not in _PLACING or k % 13 == 0 or k >= last}
     for kill_at, point in enumerate(steps):
         if kill_at not in chosen:
             continue

@@ -328,7 +328,7 @@ def test_a_run_killed_at_random_resumes_to_the_same_bytes(injected, tmp_path, sm
         f"inject(sys.argv[1], config=config, n={N}, seed=7, resume=True)\n"
     )
     rng, killed = random.Random(5), 0
-    for _ in range(4):
+    for _ in range(2):
         child = subprocess.Popen([sys.executable, "-c", script, out], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()

@@ -12,7 +12,7 @@ import zarr
 
 from arcforge.engine import open_store
 from arcforge.engine.errors import StoreCorruptError, StoreError
-from arcforge.engine.plan import read_plan
+from arcforge.engine.plan import read_plan, shard_shape
 from arcforge.engine.verify import verify
 
 INDEXES = {
@@ -201,3 +201,20 @@ def test_errors_are_one_line_with_a_way_out(written):
         open_store(written.root).arcs(slice(None))
     assert "\n" not in str(caught.value)
     assert "arcs/c/1/0/0/0 is missing; restore it from a copy, or remove it and repeat" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "stamp_size", "chunk_rows", "shard_rows"),
+    [
+        (1_000_000, 64, 16, 1024),
+        (16_384, 64, 16, 256),
+        (16_385, 64, 16, 1024),
+        (1_000_000, 101, 8, 512),
+        (1_000_000, 1024, 1, 4),
+        (10, 4096, 1, 1),
+    ],
+)
+def test_a_shard_fits_into_memory_whatever_the_stamp(n_rows, stamp_size, chunk_rows, shard_rows):
+    row_bytes = 3 * 4 * stamp_size**2
+    assert shard_shape(n_rows, row_bytes) == (chunk_rows, shard_rows)
+    assert shard_rows == 1 or shard_rows * row_bytes <= 64 << 20
