@@ -205,13 +205,18 @@ def _spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, 
 
 @jit
 def _add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid):
-    """Add the samples of each divided cell to the nodes they lie in (no PSF: nodes are pixels)."""
+    """Add the samples of each divided cell to the nodes they lie in (no PSF: nodes are pixels).
+
+    The last cells reach over the stamp's edge by a node where the lit nodes are odd in number: light beyond it is
+    left out, there is no PSF that could bring it back.
+    """
     for k in range(count):
         for a in range(4):
             j = int(np.floor((ys[k] - origin) * nodes_per_pixel + _lattice(a) * width + F(0.5)))
             for b in range(4):
                 i = int(np.floor((xs[k] - origin) * nodes_per_pixel + _lattice(b) * width + F(0.5)))
-                grid[j, i] += values[4 * a + b, k]
+                if 0 <= j < grid.shape[0] and 0 <= i < grid.shape[1]:
+                    grid[j, i] += values[4 * a + b, k]
 
 
 @jit
