@@ -1,11 +1,12 @@
 """FFTW through pyfftw: one pair of plans for each thread and grid, and nothing else.
 
-Plans are made under a lock (FFTW's planner is not thread-safe, its execution is) and belong to one thread with their
-own aligned buffers; pyfftw's interface cache, which threads share and corrupt (pyFFTW issue 343), is not used.
+Plans are made under a lock (FFTW's planner is not thread-safe, its execution is) and belong to one thread
+with their own aligned buffers; pyfftw's interface cache, which threads share and corrupt (pyFFTW issue 343),
+is not used.
 
-The planning effort is FFTW_ESTIMATE on purpose. MEASURE chooses an algorithm by timing, so that two runs of one
-machine may round differently; ESTIMATE chooses by rule, and the same row has the same bits in every run, thread,
-batch and partition. It costs 0 to 25 % of the transform at the sizes used here.
+The planning effort is FFTW_ESTIMATE on purpose. MEASURE chooses an algorithm by timing, so that two runs of
+one machine may round differently; ESTIMATE chooses by rule, and the same row has the same bits in every run,
+thread, batch and partition. It costs 0 to 25 % of the transform at the sizes used here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The gridding kernel: how a sample between nodes is put on the grid, and its transform, which is divided out again."""
+"""The gridding kernel: how a sample between nodes is put on the grid, and its transform, which is divided out
+again.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,10 @@ from arcforge.kernels.adaptive import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
 
 Floats = NDArray[np.float64]
 
-# Sharpness of exp(SHARPNESS (sqrt(1 - (2x/WIDTH)^2) - 1)). Measured on point sources through Gaussian and Moffat PSFs of
-# 2.5 to 8 nodes FWHM: errors below 1e-4 of peak at 2.5, 3e-5 from 3.5 on; 1.8 and 2.5 times WIDTH do worse at one end.
+# Sharpness of exp(SHARPNESS (sqrt(1 - (2x/WIDTH)^2) - 1)). Measured on point sources through Gaussian and
+# Moffat PSFs of
+# 2.5 to 8 nodes FWHM: errors below 1e-4 of peak at 2.5, 3e-5 from 3.5 on; 1.8 and 2.5 times WIDTH do worse at
+# one end.
 SHARPNESS = 2.1 * WIDTH
 
 
@@ -31,7 +35,8 @@ def gridding_transform(k: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the weights of a first cell's eight nodes: by position, float32 (513, 8), and of its two samples, (2, 8).
+    """Return the weights of a first cell's eight nodes: by position, float32 (513, 8), and of its two
+    samples, (2, 8).
 
     Positions and nodes count from the cell's lower node; the cell reaches from -0.5 to 1.5.
     """

@@ -1,8 +1,9 @@
 """Where the light of each row can be, and the grid that its stamp is made on.
 
-The grid is periodic (it is transformed by an FFT), so it must be wide enough that light which leaves on one side has
-faded before it reaches the stamp from the other; and everything that the PSF brings into the stamp from outside must
-have been evaluated. Both depend on the row alone, never on the batch, so a row has the same bits in every batch.
+The grid is periodic (it is transformed by an FFT), so it must be wide enough that light which leaves on one
+side has faded before it reaches the stamp from the other; and everything that the PSF brings into the stamp
+from outside must have been evaluated. Both depend on the row alone, never on the batch, so a row has the same
+bits in every batch.
 
 Nodes lie at pixel centres and, where the PSF is narrow, 2, 4 or 8 to the pixel between them.
 """
@@ -71,7 +72,8 @@ def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: b
     nodes = np.ones(len(columns), dtype=np.int64)
     if samples_driven:
         return nodes
-    # Measured on point sources at random positions: below 3e-4 of peak with the first set, 1e-4 with the second. A
+    # Measured on point sources at random positions: below 3e-4 of peak with the first set, 1e-4 with the
+    # second. A
     # Moffat's transform falls off slower, the more so the smaller beta.
     gaussian, moffat = (3.0, 3.5) if rtol >= 5e-4 else (3.6, 4.5)
     slow = np.maximum(1.0, 2.5 / columns.moffat_beta)
@@ -82,8 +84,8 @@ def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: b
     if narrow.any():
         row = int(np.argmax(narrow))
         raise RenderError(
-            f"row {row}: a PSF of FWHM {fwhm_pix[row]:.3g} pix is narrower than {wanted[row] / 8:.2g} pix, too narrow to "
-            'be told from none; check the unit (arcsec), or set psf_model to "none"'
+            f"row {row}: a PSF of FWHM {fwhm_pix[row]:.3g} pix is narrower than {wanted[row] / 8:.2g} pix, "
+            'too narrow to be told from none; check the unit (arcsec), or set psf_model to "none"'
         )
     return nodes
 
@@ -146,9 +148,9 @@ def layout(
 def _peak_floor(reff_pix: Floats, widest_pix: Floats, outside: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return a lower bound on the peak of the convolved image of a unit-flux source [1 / pix].
 
-    One image (the minimum of the arrival time) is stretched in every direction, so its convolved peak is no lower than
-    the unlensed source's; half of that flux lies within R_e. Where the image may lie off the stamp only a tiny
-    fraction of it is sure to be seen.
+    One image (the minimum of the arrival time) is stretched in every direction, so its convolved peak is no
+    lower than the unlensed source's; half of that flux lies within R_e. Where the image may lie off the stamp
+    only a tiny fraction of it is sure to be seen.
     """
     unlensed = 0.25 / (1.2 * np.maximum(widest_pix, 1.0) ** 2 + np.pi * reff_pix**2)
     return np.asarray(np.where(outside, 1e-6, 1.0) * unlensed, dtype=np.float32)
@@ -182,7 +184,8 @@ def _bounds(
         high = np.minimum(middle + extent, domain)
         first = np.clip(np.floor((low - origin) * nodes), halo, size - halo)
         end = np.clip(np.ceil((high - origin) * nodes) + 1, first, size - halo)
-        # cells are BASE nodes wide: one node more where the number is odd (the halo has room, and so has the grid)
+        # cells are BASE nodes wide: one node more where the number is odd (the halo has room, and so has the
+        # grid)
         end = end + (end - first) % BASE
         out[:, 2 * axis], out[:, 2 * axis + 1] = first, end
     return out

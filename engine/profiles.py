@@ -87,13 +87,13 @@ def deflection_sie(
     if theta_e_convention == "major":
         theta_e /= np.sqrt((1.0 - e) / (1.0 + e))
     elif theta_e_convention != "intermediate":
-        raise RenderError(f'theta_e_convention {theta_e_convention!r} is unknown: use "intermediate" or "major"')
+        raise RenderError(
+            f'theta_e_convention {theta_e_convention!r} is unknown: use "intermediate" or "major"'
+        )
     return _deflect(sie_deflections, x, y, theta_e, e, lens_phi_rad)
 
 
-def deflection_shear(
-    x: ArrayLike, y: ArrayLike, shear: float, shear_phi_rad: float
-) -> tuple[Floats, Floats]:
+def deflection_shear(x: ArrayLike, y: ArrayLike, shear: float, shear_phi_rad: float) -> tuple[Floats, Floats]:
     """Return the deflection of an external shear of strength ``shear`` at angle ``shear_phi_rad``.
 
     alpha = (g1 x + g2 y, g2 x - g1 y) with g1 = shear cos 2 phi, g2 = shear sin 2 phi; x, y and the result in

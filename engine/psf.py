@@ -27,7 +27,9 @@ def moffat_alpha(fwhm: Floats, beta: Floats) -> Floats:
 
 
 def reach(model: NDArray[np.int8], fwhm: Floats, beta: Floats, level: float) -> Floats:
-    """Return the radius at which each PSF has fallen to ``level`` of its peak, in the unit of ``fwhm``; 0 for none."""
+    """Return the radius at which each PSF has fallen to ``level`` of its peak, in the unit of ``fwhm``; 0 for
+    none.
+    """
     gaussian = gaussian_sigma(fwhm) * np.sqrt(-2.0 * np.log(level))
     moffat = moffat_alpha(fwhm, beta) * np.sqrt(level ** (-1.0 / beta) - 1.0)
     return np.where(model == PSF_GAUSSIAN, gaussian, np.where(model == PSF_MOFFAT, moffat, 0.0))
@@ -35,10 +37,11 @@ def reach(model: NDArray[np.int8], fwhm: Floats, beta: Floats, level: float) -> 
 
 @lru_cache(maxsize=64)
 def moffat_table(beta: float) -> NDArray[np.float64]:
-    """Return the Fourier transform of a unit-flux Moffat on nodes of z = 2 pi k alpha, 1/256 apart, from 0 on.
+    """Return the Fourier transform of a unit-flux Moffat on nodes of z = 2 pi k alpha, 1/256 apart, from 0
+    on.
 
-    2^(2-beta) / Gamma(beta-1) z^(beta-1) K_(beta-1)(z), with K the modified Bessel function (a Hankel transform,
-    DLMF 10.22.46). Linear interpolation between the nodes is good to 1e-6 for beta >= 2.
+    2^(2-beta) / Gamma(beta-1) z^(beta-1) K_(beta-1)(z), with K the modified Bessel function (a Hankel
+    transform, DLMF 10.22.46). Linear interpolation between the nodes is good to 1e-6 for beta >= 2.
     """
     from scipy.special import gammaln, kve
 

@@ -1,4 +1,6 @@
-"""The casting border between catalogue columns and kernels: fold every row into the kernels' float32 ``Model``."""
+"""The casting border between catalogue columns and kernels: fold every row into the kernels' float32
+``Model``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from arcforge.kernels.ray import N_FIELDS
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
 
-# Below this f = sqrt(1 - q^2) the lens is handed to the kernels as f = F_MIN with q = 1: atan(f z) / f is then
+# Below this f = sqrt(1 - q^2) the lens is handed to the kernels as f = F_MIN with q = 1: atan(f z) / f is
+# then
 # z (1 - f^2 z^2 / 3), 3e-8 from the circular limit, and float32 never divides 0 by 0.
 F_MIN = 3e-4
 

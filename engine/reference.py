@@ -1,9 +1,10 @@
 """The arbiter: the whole render in float64, converged, in NumPy, sharing no code with the fast kernels.
 
-Everything that could hide a common mistake is done differently here. Deflections use the polar form (arcsin, arcsinh);
-the brightness is integrated by 4 x 4 Gauss-Legendre cells that are quartered until their parts agree with the whole;
-and the PSF is applied to the sample positions themselves, as an explicit Fourier sum at the pixel centres, without any
-grid, FFT or interpolation. It takes 0.2 to 2 s a row, where the fast path takes 0.2 ms.
+Everything that could hide a common mistake is done differently here. Deflections use the polar form (arcsin,
+arcsinh); the brightness is integrated by 4 x 4 Gauss-Legendre cells that are quartered until their parts
+agree with the whole; and the PSF is applied to the sample positions themselves, as an explicit Fourier sum at
+the pixel centres, without any grid, FFT or interpolation. It takes 0.2 to 2 s a row, where the fast path
+takes 0.2 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
-# Tolerance of one cell, as a fraction of the convolved image's peak. Errors of cells are far below the bound and of
+# Tolerance of one cell, as a fraction of the convolved image's peak. Errors of cells are far below the bound
+# and of
 # both signs: at this value stamps are within 1e-7 of peak of those at a hundredth of it (n 0.4 to 6).
 CELL_TOLERANCE = 5e-4
 DEEPEST = 22  # levels of quartering; a cell is then 2e-7 pixels wide
@@ -84,7 +86,9 @@ class _Scene:
         from scipy.stats import gamma as gamma_law
 
         b_n = float(gamma_law.median(2.0 * self.n))
-        total = 2.0 * np.pi * self.source_q * self.n * self.reff**2 * b_n ** (-2.0 * self.n) * gamma(2.0 * self.n)
+        total = (
+            2.0 * np.pi * self.source_q * self.n * self.reff**2 * b_n ** (-2.0 * self.n) * gamma(2.0 * self.n)
+        )
         return np.exp(-b_n * radius ** (1.0 / self.n)) / total
 
     def stretch(self, x: Floats, y: Floats, width: Floats) -> Floats:
@@ -136,7 +140,7 @@ _CELL_WEIGHTS = np.outer(_WEIGHTS, _WEIGHTS).ravel()
 def _integrate(
     scene: _Scene, x: Floats, y: Floats, width: Floats
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Return nodes, node fluxes (cells, 16), and bounds per cell: R / R_e at its nearest, its change across."""
+    """Return nodes, their fluxes (cells, 16), and per cell the least R / R_e and its change across."""
     nx, ny = _cell_nodes(x, y, width)
     radius = scene.radius(nx, ny)
     flux = scene.brightness(radius) * _CELL_WEIGHTS * (width**2)[:, None]
@@ -146,11 +150,12 @@ def _integrate(
 
 
 def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -> _Samples:
-    """Return samples of all light within ``half_domain`` of the stamp's centre, good to CELL_TOLERANCE of ``peak``.
+    """Return samples of all light within ``half_domain`` of the stamp's centre, good to CELL_TOLERANCE of
+    ``peak``.
 
-    A cell is accepted when its flux equals that of its four parts within CELL_TOLERANCE * peak * width, and when the source
-    radius does not change by more than 3 times itself across it (or nothing bright enough can hide in it): two rules,
-    since the first alone is blind to an arc that falls between the nodes.
+    A cell is accepted when its flux equals that of its four parts within CELL_TOLERANCE * peak * width, and
+    when the source radius does not change by more than 3 times itself across it (or nothing bright enough can
+    hide in it): two rules, since the first alone is blind to an arc that falls between the nodes.
     """
     half = np.ceil(half_domain)
     axis = np.arange(-half, half + 1.0) + parity
@@ -168,8 +173,16 @@ def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -
             break
         quarter = 0.25 * width[worth]
         offsets = np.array([-1.0, 1.0])
-        cx = (x[worth][:, None, None] + quarter[:, None, None] * offsets[None, None, :] + 0.0 * offsets[None, :, None])
-        cy = (y[worth][:, None, None] + quarter[:, None, None] * offsets[None, :, None] + 0.0 * offsets[None, None, :])
+        cx = (
+            x[worth][:, None, None]
+            + quarter[:, None, None] * offsets[None, None, :]
+            + 0.0 * offsets[None, :, None]
+        )
+        cy = (
+            y[worth][:, None, None]
+            + quarter[:, None, None] * offsets[None, :, None]
+            + 0.0 * offsets[None, None, :]
+        )
         small = np.repeat(0.5 * width[worth], 4)
         parts = _integrate(scene, cx.ravel(), cy.ravel(), small)
         whole, sum_of_parts = flux[worth].sum(axis=1), parts[2].sum(axis=1).reshape(-1, 4).sum(axis=1)

@@ -63,16 +63,16 @@ def render_batch(
     bands : str
         Bands in output order; each has a flux and a PSF width column.
     rtol : float
-        Bound on the largest pixel error, as a fraction of the image's peak, against the converged image ("auto"
-        only), 1e-5 to 0.1.
+        Bound on the largest pixel error, as a fraction of the image's peak, against the converged image
+        ("auto" only), 1e-5 to 0.1.
     variant : str
         "auto", "uniform1", "uniform2", "uniform4", "uniform8" or "reference"; see ``arcforge bench kernels``.
     threads : int, optional
         Default: every core this process may use. The bits do not depend on it.
     pixel_response : {"in_psf", "box"}
-        "in_psf": the PSF is the effective one, which holds the pixel's response, as survey PSFs do; the image is
-        the brightness convolved with it, at pixel centres. "box": an optical PSF; the image is also integrated
-        over the pixel. Rows without a PSF are pixel means in either case.
+        "in_psf": the PSF is the effective one, which holds the pixel's response, as survey PSFs do; the image
+        is the brightness convolved with it, at pixel centres. "box": an optical PSF; the image is also
+        integrated over the pixel. Rows without a PSF are pixel means in either case.
     theta_e_convention : {"intermediate", "major"}
     out : float32 (n, bands, stamp_size, stamp_size), optional
         C-contiguous array to write to.
@@ -120,7 +120,9 @@ def render_rows(
     if out is None:
         out = np.empty(shape, dtype=np.float32)
     elif out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-        raise RenderError(f"out must be a C-contiguous float32 array of shape {shape}, not {out.dtype} {out.shape}")
+        raise RenderError(
+            f"out must be a C-contiguous float32 array of shape {shape}, not {out.dtype} {out.shape}"
+        )
     boxed = pixel_response == "box"
     if chosen.name == "reference":
         from arcforge.engine.reference import reference_stamps

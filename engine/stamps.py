@@ -1,8 +1,9 @@
-"""From validated columns to stamps: rays on a grid, the PSF by FFT, the stamp cut out; one row after the other.
+"""From validated columns to stamps: rays on a grid, the PSF by FFT, the stamp cut out; one row after the
+other.
 
-Threads are plain Python threads, each with its own FFTW plans and scratch, on its own rows: kernels and transforms
-release the GIL. A row's pixels depend on that row and the options alone, so every thread count, batch size and
-order gives the same bits.
+Threads are plain Python threads, each with its own FFTW plans and scratch, on its own rows: kernels and
+transforms release the GIL. A row's pixels depend on that row and the options alone, so every thread count,
+batch size and order gives the same bits.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ COARSEST = 1.5e-3
 def cell_tolerance(rtol: float) -> float:
     """Return the tolerance of one cell that keeps the image within ``rtol``.
 
-    Twice rtol, a little less below 1e-3. Measured on 300 random rows of the stated ranges at 1e-2, 1e-3 and 1e-4: the
-    worst pixel was then at a third of rtol for 1e-3, at 0.6 of it for 1e-4.
+    Twice rtol, a little less below 1e-3. Measured on 300 random rows of the stated ranges at 1e-2, 1e-3 and
+    1e-4: the worst pixel was then at a third of rtol for 1e-3, at 0.6 of it for 1e-4.
     """
     rtol = min(rtol, COARSEST)
     return 2.0 * rtol * min(1.0, (rtol / 1e-3) ** 0.3)
@@ -64,9 +65,9 @@ class Options:
 def _response(size: int, nodes_per_pixel: int, boxed: bool, uniform: bool, real: type) -> Floating:
     """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
 
-    Uniform samples leave pixel means on the nodes, whose box response is divided out again unless the image is to
-    keep it (a PSF with the pixel in it must not be integrated over the pixel twice); adaptive ones leave the
-    gridding kernel's, and the box is multiplied in where it is asked for.
+    Uniform samples leave pixel means on the nodes, whose box response is divided out again unless the image
+    is to keep it (a PSF with the pixel in it must not be integrated over the pixel twice); adaptive ones
+    leave the gridding kernel's, and the box is multiplied in where it is asked for.
     """
     k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
     if uniform:
@@ -135,9 +136,10 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
     table, stencil = gridding_table()
     boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
     adaptive_grid(
-        batch.fields[row], np.float32(cell_tolerance(options.rtol)), where.peak_floor[row], int(where.window[row]),
-        boxed, False, np.float32(origin), np.float32(nodes), bounds, table, stencil, work.first, work.stack_place,
-        work.stack_node, work.lines, work.parts, work.part_errors, work.nodes, work.weights, grid, work.report,
+        batch.fields[row], np.float32(cell_tolerance(options.rtol)), where.peak_floor[row],
+        int(where.window[row]), boxed, False, np.float32(origin), np.float32(nodes), bounds, table, stencil,
+        work.first, work.stack_place, work.stack_node, work.lines, work.parts, work.part_errors, work.nodes,
+        work.weights, grid, work.report,
     )  # fmt: skip
 
 
@@ -223,9 +225,7 @@ def render(columns: RenderColumns, options: Options, threads: int | None, out: I
     _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
 
 
-def _for_each(
-    run: Callable[[NDArray[np.int64]], None], tasks: list[NDArray[np.int64]], threads: int
-) -> None:
+def _for_each(run: Callable[[NDArray[np.int64]], None], tasks: list[NDArray[np.int64]], threads: int) -> None:
     if threads == 1:
         for task in tasks:
             run(task)

@@ -18,9 +18,9 @@ class Variant:
     samples : int
         Midpoint samples a pixel and axis; 0 where sampling is driven by the error.
     tolerance : float
-        Largest pixel error over the peak for an exponential source with R_e >= 0.3 arcsec under survey seeing,
-        against the converged reference; tests hold each variant to it. Cuspier or smaller sources do worse in the
-        uniform ones, without bound.
+        Largest pixel error over the peak for an exponential source with R_e >= 0.3 arcsec under survey
+        seeing, against the converged reference; tests hold each variant to it. Cuspier or smaller sources do
+        worse in the uniform ones, without bound.
     why : str
         What it is kept for.
     """

@@ -1,8 +1,8 @@
 """The one place that holds compiler options and the compiled-code cache.
 
-Numba's on-disk cache checks only the file that a function stands in: after an edit of a helper in another file
-the old machine code is loaded in silence (numba issues 1833, 8396). The cache folder is therefore named by a hash
-of every kernel source and of the compiler's version, so an edit anywhere starts a new one.
+Numba's on-disk cache checks only the file that a function stands in: after an edit of a helper in another
+file the old machine code is loaded in silence (numba issues 1833, 8396). The cache folder is therefore named
+by a hash of every kernel source and of the compiler's version, so an edit anywhere starts a new one.
 
 ``nogil``: kernels run in plain Python threads, each on its own rows; there is no ``prange`` and so no second
 level of parallelism, no threading layer to choose and nothing that is unsafe after a fork.
@@ -22,8 +22,10 @@ from numba.core import config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# LLVM may fuse multiply and add and drop the sign of zero. It may NOT reassociate (reassoc undoes the two-part
-# range reductions of math32: exp was off by a factor of two) and may NOT assume that NaN and infinity never occur
+# LLVM may fuse multiply and add and drop the sign of zero. It may NOT reassociate (reassoc undoes the two-
+# part
+# range reductions of math32: exp was off by a factor of two) and may NOT assume that NaN and infinity never
+# occur
 # (nnan, ninf), since those flags let it delete the very tests that guard the singular points.
 FASTMATH = frozenset({"contract", "nsz", "arcp", "afn"})
 

@@ -1,21 +1,25 @@
 """Error-controlled rendering: every cell is divided until its share of the error is within the tolerance.
 
-A cell (two grid nodes wide at first) is sampled by a 2 x 2 Gauss-Legendre rule. How wrong that rule can be follows from
-how fast the source's profile changes across the cell, which the ray knows: the exponent t = b_n (R/R_e)^(1/n), its
-change V across the cell, and the ratio ``epsilon`` of the cell's width in the source plane to the source radius.
+A cell (two grid nodes wide at first) is sampled by a 2 x 2 Gauss-Legendre rule. How wrong that rule can be
+follows from how fast the source's profile changes across the cell, which the ray knows: the exponent t = b_n
+(R/R_e)^(1/n), its change V across the cell, and the ratio ``epsilon`` of the cell's width in the source plane
+to the source radius.
 
-* Smooth light: relative error V (V + c epsilon)^3 / 4320, the rule's fourth-order term, with c = max(2, 2/n) for the
-  profile's curvature.
-* A cell that may hold the source's centre (epsilon > 1): the central brightness times a bound on the cusp's share.
-* Brightness is taken at the cell's near side, so an arc thinner than a cell that falls between the samples is seen.
+* Smooth light: relative error V (V + c epsilon)^3 / 4320, the rule's fourth-order term, with c = max(2, 2/n)
+  for the profile's curvature.
+* A cell that may hold the source's centre (epsilon > 1): the central brightness times a bound on the cusp's
+  share.
+* Brightness is taken at the cell's near side, so an arc thinner than a cell that falls between the samples is
+  seen.
 
-A cell of width h whose bound E [per pixel area] satisfies E h <= eta * peak is accepted. Summed over a curve of cells
-(an arc) or a cluster around a point (a cusp), whose number grows no faster than 1 / h, errors stay bounded.
+A cell of width h whose bound E [per pixel area] satisfies E h <= eta * peak is accepted. Summed over a curve
+of cells (an arc) or a cluster around a point (a cusp), whose number grows no faster than 1 / h, errors stay
+bounded.
 
-Divided cells wait on a stack and are processed in chunks, so that all arithmetic runs in vector lanes. Sums of samples
-go to the grid through a gridding kernel ("exponential of semicircle", Barnett, Magland & af Klinteberg 2019, SIAM J. Sci.
-Comput. 41, C479, eq. 1.8) whose transform is divided out with the PSF: a sample keeps its exact position, where adding
-it to its cell would move it to the centre.
+Divided cells wait on a stack and are processed in chunks, so that all arithmetic runs in vector lanes. Sums
+of samples go to the grid through a gridding kernel ("exponential of semicircle", Barnett, Magland & af
+Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, eq. 1.8) whose transform is divided out with the PSF: a sample
+keeps its exact position, where adding it to its cell would move it to the centre.
 """
 
 import numpy as np
@@ -23,8 +27,8 @@ import numpy as np
 from arcforge.kernels import math32
 from arcforge.kernels._jit import inline, jit
 from arcforge.kernels.ray import (
-    F,
     TINY,
+    F,
     exponent_of,
     inverse_psi_at,
     is_exponential,
@@ -37,7 +41,7 @@ GAUSS = F(0.28867513459481287)  # nodes of the two-point rule on a cell of unit 
 CHUNK = 64  # divided cells processed together: 16 samples each fill the vector lanes from level-1 cache
 BASE = 2  # nodes a first cell is wide
 WIDTH = 6  # nodes a gridding kernel covers
-# A sample within a first cell reaches eight nodes, -3 to +4 from the cell's lower one: one row of the table, which
+# A sample within a first cell reaches eight nodes, -3 to +4 from the cell's lower one: a row of the table, which
 # holds this many positions a node.
 REACH = 8
 TABLE_STEPS = 256
@@ -49,7 +53,8 @@ DEEPEST = 18  # a cell is then 2^-17 nodes wide
 def sample(m, x, y, width, cusp, exponential):
     """Return the brightness at a sample and the bound on its cell's error, both per pixel area for unit flux.
 
-    ``x, y`` in the lens's principal frame; ``width`` of the cell [pix]; ``cusp`` = b_n (width * stretch / 2)^(1/n).
+    ``x, y`` in the lens's principal frame; ``width`` of the cell [pix]; ``cusp`` = b_n (width * stretch /
+    2)^(1/n).
     """
     inverse_psi = inverse_psi_at(m, x, y)
     rho2 = source_radius2(m, x, y, inverse_psi) + TINY
@@ -80,12 +85,12 @@ def _sample_all(m, xs, ys, count, dx, dy, width, cusp, exponential, values, erro
 
 @jit
 def sample_cells(fields, xs, ys, count, dx, dy, width, cusp, values, errors):
-    """Take one sample in each of ``count`` cells of one width, ``(dx, dy)`` from their centres ``xs, ys`` [pix].
+    """Take one sample in each of ``count`` cells of one width, ``(dx, dy)`` from their centres ``xs, ys``.
 
-    Compiled once: the two loops here are nearly all of the machine code. Four arrays and no more: with six the
-    compiler gives up proving that they do not overlap, and with it the vector lanes (4 times slower). The count is
-    rounded up to whole vectors, since the scalar rays of a remainder would cost three times the rest: all arrays have
-    room for, and ``xs, ys`` hold finite values up to, the next multiple of LANES.
+    Compiled once: the two loops here are nearly all of the machine code. Four arrays and no more: with six
+    the compiler gives up proving that they do not overlap, and with it the vector lanes (4 times slower). The
+    count is rounded up to whole vectors, since the scalar rays of a remainder would cost three times the
+    rest: all arrays have room for, and ``xs, ys`` hold finite values up to, the next multiple of LANES.
     """
     m = model_of(fields)
     if is_exponential(m):
@@ -130,7 +135,7 @@ def _peak(flux, window, sums, line, best):
 
 @jit
 def _spread_first(values, stencil, bounds, lines, grid):
-    """Add first cells' samples to the grid: their positions within a cell are fixed, so a separable stencil does.
+    """Add first cells' samples to the grid: their positions in a cell are fixed, so a separable stencil does.
 
     Cells are two nodes apart, so even and odd nodes have stencils of their own, four cells wide each.
     """
@@ -147,8 +152,18 @@ def _spread_first(values, stencil, bounds, lines, grid):
                 inner_low[i] = left[i]
                 inner_high[i] = right[i]
             for phase in range(2):
-                w0, w1, w2, w3 = stencil[0, phase], stencil[0, phase + 2], stencil[0, phase + 4], stencil[0, phase + 6]
-                v0, v1, v2, v3 = stencil[1, phase], stencil[1, phase + 2], stencil[1, phase + 4], stencil[1, phase + 6]
+                w0, w1, w2, w3 = (
+                    stencil[0, phase],
+                    stencil[0, phase + 2],
+                    stencil[0, phase + 4],
+                    stencil[0, phase + 6],
+                )
+                v0, v1, v2, v3 = (
+                    stencil[1, phase],
+                    stencil[1, phase + 2],
+                    stencil[1, phase + 4],
+                    stencil[1, phase + 6],
+                )
                 for i in range(n_x + 3):
                     across[2 * i + phase] = (
                         w0 * low[i + 3] + w1 * low[i + 2] + w2 * low[i + 1] + w3 * low[i]
@@ -190,9 +205,16 @@ def _spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, 
             _weights(table, at_x + _lattice(b) * width, weights[b])
             _weights(table, at_y + _lattice(b) * width, weights[4 + b])
         for a in range(4):
-            v0, v1, v2, v3 = values[4 * a, k], values[4 * a + 1, k], values[4 * a + 2, k], values[4 * a + 3, k]
+            v0, v1, v2, v3 = (
+                values[4 * a, k],
+                values[4 * a + 1, k],
+                values[4 * a + 2, k],
+                values[4 * a + 3, k],
+            )
             for o in range(REACH):
-                weights[8 + a, o] = v0 * weights[0, o] + v1 * weights[1, o] + v2 * weights[2, o] + v3 * weights[3, o]
+                weights[8 + a, o] = (
+                    v0 * weights[0, o] + v1 * weights[1, o] + v2 * weights[2, o] + v3 * weights[3, o]
+                )
         first = nodes[1, k] - 3
         for r in range(REACH):
             u0, u1, u2, u3 = weights[4, r], weights[5, r], weights[6, r], weights[7, r]
@@ -207,8 +229,8 @@ def _spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, 
 def _add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid):
     """Add the samples of each divided cell to the nodes they lie in (no PSF: nodes are pixels).
 
-    The last cells reach over the stamp's edge by a node where the lit nodes are odd in number: light beyond it is
-    left out, there is no PSF that could bring it back.
+    The last cells reach over the stamp's edge by a node where the lit nodes are odd in number: light beyond
+    it is left out, there is no PSF that could bring it back.
     """
     for k in range(count):
         for a in range(4):
@@ -221,8 +243,8 @@ def _add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width,
 
 @jit
 def adaptive_grid(
-    fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first, stack_place,
-    stack_node, lines, parts, part_errors, nodes, weights, grid, report,
+    fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
+    stack_place, stack_node, lines, parts, part_errors, nodes, weights, grid, report,
 ):  # fmt: skip
     """Fill ``grid`` with one row's light for unit flux [per node], every cell within the tolerance.
 
@@ -233,7 +255,8 @@ def adaptive_grid(
     eta : float32
         Tolerance of a cell, as a fraction of the image's peak.
     floor : float32
-        What that peak is at least [1 / pix], whatever the first samples show: they may all miss a tiny source.
+        What that peak is at least [1 / pix], whatever the first samples show: they may all miss a tiny
+        source.
     window : int
         First cells over which light is averaged to estimate that peak: the PSF's width.
     boxed : bool
@@ -249,7 +272,7 @@ def adaptive_grid(
     first : float32 (>= 7 * cells,)
         Scratch: four samples, the bound and two more values of every first cell.
     stack_place, stack_node : float32 (capacity, 2), int32 (capacity, 3)
-        Scratch: centre of waiting cells; lower node of their first cell in y and x, how often they were divided.
+        Scratch: centre of waiting cells; lower node (y, x) of their first cell, how often they were divided.
     lines : float32 (4, >= max(nodes in x + 12, 64)), parts, part_errors : float32 (16, 64)
     nodes : int32 (2, 64), weights : float32 (12, 8)
         Scratch.
@@ -321,7 +344,8 @@ def adaptive_grid(
     if not boxed:
         _spread_first(values, stencil, bounds, lines, grid)
 
-    # Parts are pushed after every cell of their parents' generation: the top of the stack is of one generation.
+    # Parts are pushed after every cell of their parents' generation: the top of the stack is of one
+    # generation.
     while waiting > 0:
         level = stack_node[waiting - 1, 2]
         count = 0
@@ -337,8 +361,8 @@ def adaptive_grid(
         cusp = m.b_n * math32.exp(inverse_n * math32.log(F(0.5) * half * m.stretch))
         for s in range(16):
             sample_cells(
-                fields, xs, ys, count, whole * _lattice(s % 4), whole * _lattice(s // 4), half, cusp, parts[s],
-                part_errors[s],
+                fields, xs, ys, count, whole * _lattice(s % 4), whole * _lattice(s // 4), half, cusp,
+                parts[s], part_errors[s],
             )  # fmt: skip
         samples += 16 * count
         last = level + 1 >= DEEPEST
@@ -346,7 +370,12 @@ def adaptive_grid(
         for c in range(4):
             top = 8 * (c // 2) + 2 * (c % 2)
             p0, p1, p2, p3 = parts[top], parts[top + 1], parts[top + 4], parts[top + 5]
-            e0, e1, e2, e3 = part_errors[top], part_errors[top + 1], part_errors[top + 4], part_errors[top + 5]
+            e0, e1, e2, e3 = (
+                part_errors[top],
+                part_errors[top + 1],
+                part_errors[top + 4],
+                part_errors[top + 5],
+            )
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
             for k in range(count):
@@ -362,16 +391,30 @@ def adaptive_grid(
                     divided += 1
                     kept = F(0.0)
                 elif estimate:
-                    errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += error * half * half
+                    errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += (
+                        error * half * half
+                    )
                 p0[k] *= kept
                 p1[k] *= kept
                 p2[k] *= kept
                 p3[k] *= kept
         if boxed:
-            _add_to_pixels(parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, grid)
+            _add_to_pixels(
+                parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, grid
+            )
         else:
             _spread_cells(
-                parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, table, weights, grid
+                parts,
+                count,
+                nodes,
+                xs,
+                ys,
+                origin,
+                nodes_per_pixel,
+                whole * nodes_per_pixel,
+                table,
+                weights,
+                grid,
             )
     report[0] = samples
     report[1] = divided

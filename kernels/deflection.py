@@ -19,11 +19,12 @@ def sis_deflection(x, y, theta_e):
 
 @inline
 def sie_deflection(x, y, theta_e, e, cos_phi, sin_phi):
-    """Return the deflection of a singular isothermal ellipsoid of intermediate-axis Einstein radius ``theta_e``.
+    """Return the deflection of a singular isothermal ellipsoid of intermediate-axis Einstein radius
+    ``theta_e``.
 
     Kormann, Schneider & Bartelmann (1994), eq. 27, in the frame of the major axis; e = (1 - q) / (1 + q). The
-    circular limit needs no branch but its own point: f comes from e without cancellation, and atan(f z) / f tends
-    to z smoothly.
+    circular limit needs no branch but its own point: f comes from e without cancellation, and atan(f z) / f
+    tends to z smoothly.
     """
     f = 2.0 * math.sqrt(e) / (1.0 + e)
     if f < 1e-100:

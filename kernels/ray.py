@@ -1,13 +1,13 @@
 """From a point in the image plane to the surface brightness there: one lens, one source, float32.
 
-Design. A row of the catalogue is folded once, in float64, into the ``Model`` below (``engine.rays.fold``): lengths in
-pixels, the source's rotation, axis ratio and size multiplied into the lens equation. A ray then costs one inverse
-square root, one atan, one atanh, eight multiply-adds and the profile. All light is for a source of unit flux: bands
-differ by flux and PSF only, so one ray-trace serves them all.
+Design. A row of the catalogue is folded once, in float64, into the ``Model`` below (``engine.rays.fold``):
+lengths in pixels, the source's rotation, axis ratio and size multiplied into the lens equation. A ray then
+costs one inverse square root, one atan, one atanh, eight multiply-adds and the profile. All light is for a
+source of unit flux: bands differ by flux and PSF only, so one ray-trace serves them all.
 
 Lens (Kormann, Schneider & Bartelmann 1994, A&A 284, 285, eq. 27; Keeton 2001, astro-ph/0102341, in the
-intermediate-axis normalisation): in the lens's principal frame, with f = sqrt(1 - q^2), psi = sqrt(q^2 x^2 + y^2),
-alpha = theta_E sqrt(q) / f * (atan(f x / psi), atanh(f y / psi)). Source: I0 exp(-b_n (R / R_e)^(1/n)).
+intermediate-axis normalisation): in the lens's principal frame, with f = sqrt(1 - q^2), psi = sqrt(q^2 x^2 +
+y^2), alpha = theta_E sqrt(q) / f * (atan(f x / psi), atanh(f y / psi)). Source: I0 exp(-b_n (R / R_e)^(1/n)).
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from arcforge.kernels import math32
-from arcforge.kernels._jit import inline
+from arcforge.kernels._jit import inline, jit
 
 F = np.float32
 TINY = F(1e-30)
@@ -71,18 +71,29 @@ def inverse_psi_at(m, x, y):
 
 
 @inline
-def source_radius2(m, x, y, inverse_psi):
-    """Return (R / R_e)^2 in the source plane at image position (x, y) [pix from the lens, principal frame]."""
+def source_coordinates(m, x, y, inverse_psi):
+    """Return (u, v), whose squares add up to (R / R_e)^2, at image position (x, y) [pix from the lens, its
+    frame].
+    """
     at = math32.atan(m.f * x * inverse_psi)
     ah = math32.atanh(m.f * y * inverse_psi)
     u = m.u_x * x + m.u_y * y + m.u_at * at + m.u_ah * ah + m.u_0
     v = m.v_x * x + m.v_y * y + m.v_at * at + m.v_ah * ah + m.v_0
+    return u, v
+
+
+@inline
+def source_radius2(m, x, y, inverse_psi):
+    """Return (R / R_e)^2 in the source plane at image position (x, y) [pix from the lens, its frame]."""
+    u, v = source_coordinates(m, x, y, inverse_psi)
     return u * u + v * v
 
 
 @inline
 def exponent_of(m, rho2, exponential):
-    """Return b_n (R / R_e)^(1/n); ``exponential`` (n = 1) is a compile-time constant, and saves a log and an exp."""
+    """Return b_n (R / R_e)^(1/n); ``exponential`` (n = 1) is a compile-time constant, and saves a log and an
+    exp.
+    """
     if exponential:
         return m.b_n * np.sqrt(rho2)
     return m.b_n * math32.exp(m.half_inverse_n * math32.log(rho2 + TINY))
@@ -116,8 +127,19 @@ def _line(m, x_first, step, y, count, exponential, out):
 
 @inline
 def brightness_line(m, x_first, step, y, count, out):
-    """Fill ``out[:count]`` with the surface brightness along one line of constant y [pix from stamp centre]."""
+    """Fill ``out[:count]`` with the brightness along one line of constant y [pix from the stamp's centre]."""
     if is_exponential(m):
         _line(m, x_first, step, y, count, True, out)
     else:
         _line(m, x_first, step, y, count, False, out)
+
+
+@jit
+def source_points(fields, xs, ys, us, vs):
+    """Write where image positions ``xs, ys`` [pix from the stamp's centre] lie in the source, as
+    ``source_radius2`` sees them: the two coordinates whose squares it adds. For certificates and tests.
+    """
+    m = model_of(fields)
+    for k in range(xs.size):
+        x, y = lens_frame(m, xs[k], ys[k])
+        us[k], vs[k] = source_coordinates(m, x, y, inverse_psi_at(m, x, y))

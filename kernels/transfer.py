@@ -1,13 +1,12 @@
 """PSFs as transfer functions: multiply a spectrum by them and by the response that the grid calls for.
 
-A Gaussian and a Moffat have transforms of their own, so there is no kernel image, nothing truncated and no centre to
-misplace. Frequencies k are in cycles per pixel; the grid may hold several nodes a pixel.
+A Gaussian and a Moffat have transforms of their own, so there is no kernel image, nothing truncated and no
+centre to misplace. Frequencies k are in cycles per pixel; the grid may hold several nodes a pixel.
 """
 
 import numpy as np
 
 from arcforge.kernels._jit import inline, jit
-from arcforge.kernels.codes import PSF_GAUSSIAN
 
 
 @inline
@@ -21,8 +20,8 @@ def frequency(j, size, nodes_per_pixel):
 def apply_gaussian(spectrum, sigma_pix, response, nodes_per_pixel, scale, line, out):
     """Write ``spectrum`` times scale, a Gaussian's transform and the separable ``response`` to ``out``.
 
-    exp(-2 pi^2 sigma^2 k^2); ``response`` holds one factor per frequency bin and axis, ``line`` is scratch; both
-    have the spectrum's own real type, which is what the products are done in.
+    exp(-2 pi^2 sigma^2 k^2); ``response`` holds one factor per frequency bin and axis, ``line`` is scratch;
+    both have the spectrum's own real type, which is what the products are done in.
     """
     size, half = spectrum.shape
     falloff = -2.0 * np.pi**2 * sigma_pix**2
@@ -61,7 +60,7 @@ def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_pe
 
 @jit
 def crop(images, first, stride, out):
-    """Copy every ``stride``-th node from ``first`` on of ``images`` (bands, P, P) to ``out`` (bands, ny, nx)."""
+    """Copy every ``stride``-th node from ``first`` on of ``images`` (bands, P, P) to ``out``."""
     for b in range(out.shape[0]):
         for j in range(out.shape[1]):
             for i in range(out.shape[2]):

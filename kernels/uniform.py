@@ -1,4 +1,6 @@
-"""Uniform midpoint sampling: N x N samples a pixel, the mean of them. What the peers do, for like-for-like timing."""
+"""Uniform midpoint sampling: N x N samples a pixel, the mean of them. What the peers do, for like-for-like
+timing.
+"""
 
 import numpy as np
 
