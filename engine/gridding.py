@@ -14,9 +14,8 @@ from arcforge.kernels.adaptive import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
 Floats = NDArray[np.float64]
 
 # Sharpness of exp(SHARPNESS (sqrt(1 - (2x/WIDTH)^2) - 1)). Measured on point sources through Gaussian and
-# Moffat PSFs of
-# 2.5 to 8 nodes FWHM: errors below 1e-4 of peak at 2.5, 3e-5 from 3.5 on; 1.8 and 2.5 times WIDTH do worse at
-# one end.
+# Moffat PSFs of 2.5 to 8 nodes FWHM: errors below 1e-4 of peak at 2.5, 3e-5 from 3.5 on; 1.8 and 2.5 times
+# WIDTH do worse at one end.
 SHARPNESS = 2.1 * WIDTH
 
 

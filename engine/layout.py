@@ -73,8 +73,7 @@ def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: b
     if samples_driven:
         return nodes
     # Measured on point sources at random positions: below 3e-4 of peak with the first set, 1e-4 with the
-    # second. A
-    # Moffat's transform falls off slower, the more so the smaller beta.
+    # second. A Moffat's transform falls off slower, the more so the smaller beta.
     gaussian, moffat = (3.0, 3.5) if rtol >= 5e-4 else (3.6, 4.5)
     slow = np.maximum(1.0, 2.5 / columns.moffat_beta)
     wanted = np.where(columns.psf_model == PSF_GAUSSIAN, gaussian, moffat * slow)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
 
 # Below this f = sqrt(1 - q^2) the lens is handed to the kernels as f = F_MIN with q = 1: atan(f z) / f is
-# then
-# z (1 - f^2 z^2 / 3), 3e-8 from the circular limit, and float32 never divides 0 by 0.
+# then z (1 - f^2 z^2 / 3), 3e-8 from the circular limit, and float32 never divides 0 by 0.
 F_MIN = 3e-4
 
 

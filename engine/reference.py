@@ -24,8 +24,7 @@ Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
 # Tolerance of one cell, as a fraction of the convolved image's peak. Errors of cells are far below the bound
-# and of
-# both signs: at this value stamps are within 1e-7 of peak of those at a hundredth of it (n 0.4 to 6).
+# and of both signs: at this value stamps are within 1e-7 of peak of those at a hundredth of it (n 0.4 to 6).
 CELL_TOLERANCE = 5e-4
 DEEPEST = 22  # levels of quartering; a cell is then 2e-7 pixels wide
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)

@@ -23,10 +23,8 @@ from numba.core import config
 F = TypeVar("F", bound=Callable[..., Any])
 
 # LLVM may fuse multiply and add and drop the sign of zero. It may NOT reassociate (reassoc undoes the two-
-# part
-# range reductions of math32: exp was off by a factor of two) and may NOT assume that NaN and infinity never
-# occur
-# (nnan, ninf), since those flags let it delete the very tests that guard the singular points.
+# part range reductions of math32: exp was off by a factor of two) and may NOT assume that NaN and infinity
+# never occur (nnan, ninf), since those flags let it delete the very tests that guard the singular points.
 FASTMATH = frozenset({"contract", "nsz", "arcp", "afn"})
 
 

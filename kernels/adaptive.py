@@ -41,8 +41,8 @@ GAUSS = F(0.28867513459481287)  # nodes of the two-point rule on a cell of unit 
 CHUNK = 64  # divided cells processed together: 16 samples each fill the vector lanes from level-1 cache
 BASE = 2  # nodes a first cell is wide
 WIDTH = 6  # nodes a gridding kernel covers
-# A sample within a first cell reaches eight nodes, -3 to +4 from the cell's lower one: a row of the table, which
-# holds this many positions a node.
+# A sample within a first cell reaches eight nodes, -3 to +4 from the cell's lower one: a row of the table,
+# which holds this many positions a node.
 REACH = 8
 TABLE_STEPS = 256
 LANES = 8  # cells sampled together: a 256-bit vector of float32
