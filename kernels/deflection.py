@@ -33,11 +33,13 @@ def sie_deflection(x, y, theta_e, e, cos_phi, sin_phi):
     along = cos_phi * x + sin_phi * y
     across = cos_phi * y - sin_phi * x
     psi = math.hypot(q * along, across)
+    r = math.hypot(along, across)
     if psi == 0.0:
         return 0.0, 0.0
     strength = theta_e * math.sqrt(q) / f
     alpha = strength * math.atan(f * along / psi)
-    beta = strength * math.atanh(f * across / psi)
+    # atanh(f y / psi), in the form that keeps its digits where q is small and f y / psi near 1
+    beta = strength * math.asinh(f * across / (q * r))
     return cos_phi * alpha - sin_phi * beta, sin_phi * alpha + cos_phi * beta
 
 

@@ -2,7 +2,7 @@
 
 Design. A row of the catalogue is folded once, in float64, into the ``Model`` below (``engine.rays.fold``):
 lengths in pixels, the source's rotation, axis ratio and size multiplied into the lens equation. A ray then
-costs one inverse square root, one atan, one atanh, eight multiply-adds and the profile. All light is for a
+costs one inverse square root, one atan, one log1p, eight multiply-adds and the profile. All light is for a
 source of unit flux: bands differ by flux and PSF only, so one ray-trace serves them all.
 
 Lens (Kormann, Schneider & Bartelmann 1994, A&A 284, 285, eq. 27; Keeton 2001, astro-ph/0102341, in the
@@ -76,7 +76,12 @@ def source_coordinates(m, x, y, inverse_psi):
     frame].
     """
     at = math32.atan(m.f * x * inverse_psi)
-    ah = math32.atanh(m.f * y * inverse_psi)
+    # atanh(f y / psi) as log1p of a ratio without a difference: 1 - f |y| / psi would lose the digits that a flat
+    # lens needs (2.7e-6 arcsec at theta_E = 3, q = 1/3; this form is good to 1.2e-6 for every q), at no cost in time
+    g = m.f * abs(y)
+    psi = (m.q2 * x * x + y * y) * inverse_psi
+    ah = F(0.5) * math32.log1p(F(2.0) * g * (psi + g) / (m.q2 * (x * x + y * y) + TINY))
+    ah = -ah if y < F(0.0) else ah
     u = m.u_x * x + m.u_y * y + m.u_at * at + m.u_ah * ah + m.u_0
     v = m.v_x * x + m.v_y * y + m.v_at * at + m.v_ah * ah + m.v_0
     return u, v
