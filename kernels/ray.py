@@ -76,8 +76,9 @@ def source_coordinates(m, x, y, inverse_psi):
     frame].
     """
     at = math32.atan(m.f * x * inverse_psi)
-    # atanh(f y / psi) as log1p of a ratio without a difference: 1 - f |y| / psi would lose the digits that a flat
-    # lens needs (2.7e-6 arcsec at theta_E = 3, q = 1/3; this form is good to 1.2e-6 for every q), at no cost in time
+    # atanh(f y / psi) as log1p of a ratio without a difference: 1 - f |y| / psi would lose the digits that a
+    # flat lens needs (2.7e-6 arcsec at theta_E = 3, q = 1/3; this form is good to 1.2e-6 for every q), and in
+    # the same time
     g = m.f * abs(y)
     psi = (m.q2 * x * x + y * y) * inverse_psi
     ah = F(0.5) * math32.log1p(F(2.0) * g * (psi + g) / (m.q2 * (x * x + y * y) + TINY))
