@@ -20,10 +20,11 @@ from arcforge.engine.errors import RenderError
 from arcforge.engine.fftw import GRID_SIZES
 from arcforge.engine.psf import moffat_alpha, reach
 from arcforge.kernels.adaptive import BASE
-from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_NONE, SIS
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_images import PsfImages
 
 # Light below this fraction of a source's flux, in its outermost wing, is left out (times rtol / 1e-3).
 WING_FRACTION = 1e-6
@@ -77,6 +78,8 @@ def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: b
     gaussian, moffat = (3.0, 3.5) if rtol >= 5e-4 else (3.6, 4.5)
     slow = np.maximum(1.0, 2.5 / columns.moffat_beta)
     wanted = np.where(columns.psf_model == PSF_GAUSSIAN, gaussian, moffat * slow)
+    # an image may hold power up to its pixels' highest frequency, whatever its width
+    wanted = np.where(columns.psf_model == PSF_IMAGE, moffat + 1.5, wanted)
     for _ in range(3):
         nodes = np.where(has_psf & (nodes * fwhm_pix < wanted), 2 * nodes, nodes)
     narrow = has_psf & (nodes * fwhm_pix < wanted)
@@ -90,7 +93,13 @@ def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: b
 
 
 def layout(
-    columns: RenderColumns, *, stamp_size: int, pixscale_arcsec: float, rtol: float, uniform: bool
+    columns: RenderColumns,
+    *,
+    stamp_size: int,
+    pixscale_arcsec: float,
+    rtol: float,
+    uniform: bool,
+    images: PsfImages | None = None,
 ) -> Layout:
     """Return the grid of every row.
 
@@ -102,6 +111,13 @@ def layout(
     half = 0.5 * stamp_size
     has_psf = columns.psf_model != PSF_NONE
     fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
+    level = WRAP_LEVEL * min(1.0, rtol / 1e-3)
+    # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
+    margin = _margin(columns, fwhm.max(axis=1), min(5e-3, 5.0 * rtol))
+    fade = reach(columns.psf_model, fwhm.max(axis=1), columns.moffat_beta, level)
+    by_image = columns.psf_model == PSF_IMAGE
+    if images is not None and by_image.any():
+        fwhm[by_image], margin[by_image], fade[by_image] = images.widths(columns.psf_id[by_image])
     widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
     nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
 
@@ -113,12 +129,8 @@ def layout(
     extent = reach_of_centre + wing * stretch
     core = reach_of_centre + np.minimum(wing, 3.0 * columns.src_reff_arcsec) * stretch
 
-    # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
-    lost = min(5e-3, 5.0 * rtol)
-    margin = _margin(columns, widest, lost)
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
-    fade = reach(columns.psf_model, widest, columns.moffat_beta, WRAP_LEVEL * min(1.0, rtol / 1e-3))
     needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes
     needed = np.maximum(needed, stamp_size * nodes)
     sizes = np.asarray(GRID_SIZES)

@@ -9,16 +9,19 @@ takes 0.2 ms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_NONE, SIS
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_images import PsfImages
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -246,12 +249,48 @@ def _fourier_sum(samples: _Samples, kx: Floats, ky: Floats) -> Complexes:
     return total
 
 
-def _convolved(
-    samples: _Samples, size: int, period: float, gaussian: bool, fwhms: Floats, beta: float, boxed: bool
-) -> list[Floats]:
+def _image_transfer(kx: Floats, ky: Floats, pixels: Floats) -> Complexes:
+    """Return the transform of a PSF image whose middle pixel is its centre, by explicit sums."""
+    axis = np.arange(pixels.shape[0]) - pixels.shape[0] // 2
+    to_x = np.exp(-2j * np.pi * axis[:, None] * kx)
+    return np.asarray(np.exp(-2j * np.pi * ky[:, None] * axis) @ pixels @ to_x)
+
+
+@dataclass(frozen=True)
+class _Psf:
+    """The PSF of one row: what is needed to convolve with it."""
+
+    transfers: list[Callable[[Floats, Floats], Complexes | Floats]]  #: one of each band
+    highest: float  #: frequency beyond which it is nothing [cycles / pix]
+    reach: float  #: [pix]
+    widest: float  #: FWHM [pix]
+
+
+def _psf(columns: RenderColumns, row: int, pixscale_arcsec: float, images: PsfImages | None) -> _Psf | None:
+    """Return the row's PSF, or none."""
+    model = columns.psf_model[row]
+    if model == PSF_NONE:
+        return None
+    if model == PSF_IMAGE:
+        assert images is not None
+        pixels = images.pixels[int(columns.psf_id[row])]
+        by_band = [partial(_image_transfer, pixels=plane) for plane in pixels]
+        return _Psf(by_band, 0.5, float(pixels.shape[1] // 2), pixels.max() ** -0.5)
+    gaussian, beta = bool(model == PSF_GAUSSIAN), float(columns.moffat_beta[row])
+    fwhms = [float(fwhm) for fwhm in columns.psf_fwhm_arcsec[row] / pixscale_arcsec]
+    return _Psf(
+        [partial(_transfer, gaussian=gaussian, fwhm=fwhm, beta=beta) for fwhm in fwhms],
+        max(_highest_frequency(gaussian, fwhm, beta) for fwhm in fwhms),
+        max(_reach(gaussian, fwhm, beta) for fwhm in fwhms),
+        max(fwhms),
+    )
+
+
+def _convolved(samples: _Samples, size: int, period: float, psf: _Psf, boxed: bool) -> list[Floats]:
     """Return the image (size, size) of every band at pixel centres, for unit flux."""
-    highest = max(_highest_frequency(gaussian, float(fwhm), beta) for fwhm in fwhms)
-    count = int(np.ceil(highest * period))
+    count = int(np.ceil(psf.highest * period))
+    if psf.highest * period == count:  # the last frequency and its mirror are one
+        count -= 1
     kx, ky = np.arange(count + 1) / period, np.arange(-count, count + 1) / period
     spectrum = _fourier_sum(samples, kx, ky)
     if boxed:
@@ -260,9 +299,7 @@ def _convolved(
     twice = np.where(kx == 0.0, 1.0, 2.0) / period**2  # the half plane kx < 0 is the conjugate
     to_y = np.exp(2j * np.pi * pixels[:, None] * ky)
     to_x = twice[:, None] * np.exp(2j * np.pi * kx[:, None] * pixels)
-    return [
-        np.real(to_y @ (spectrum * _transfer(kx, ky, gaussian, float(fwhm), beta)) @ to_x) for fwhm in fwhms
-    ]
+    return [np.real(to_y @ (spectrum * transfer(kx, ky)) @ to_x) for transfer in psf.transfers]
 
 
 def _pixel_sums(samples: _Samples, size: int) -> Floats:
@@ -276,43 +313,50 @@ def _pixel_sums(samples: _Samples, size: int) -> Floats:
 
 
 def _row_bands(
-    columns: RenderColumns, row: int, size: int, pixscale_arcsec: float, boxed: bool
+    columns: RenderColumns,
+    row: int,
+    size: int,
+    pixscale_arcsec: float,
+    boxed: bool,
+    images: PsfImages | None,
 ) -> list[Floats]:
     """Return the image of each band for unit flux."""
     scene = _scene(columns, row, pixscale_arcsec)
-    no_psf = columns.psf_model[row] == PSF_NONE
-    gaussian = columns.psf_model[row] == PSF_GAUSSIAN
-    fwhms = columns.psf_fwhm_arcsec[row] / pixscale_arcsec
-    beta = float(columns.moffat_beta[row])
+    psf = _psf(columns, row, pixscale_arcsec, images)
     parity = 0.5 * ((size + 1) % 2)
     centre = abs(scene.lens[0]) + abs(scene.lens[1])
     centre += (np.hypot(*scene.source) + scene.theta_e / np.sqrt(scene.q)) / (1.0 - scene.shear)
-    reaches = [0.0 if no_psf else min(60.0, _reach(gaussian, float(f), beta)) for f in fwhms]
-    domain = 0.5 * size + 1.0 if no_psf else max(0.5 * size + max(reaches), centre + 20.0 * scene.reff)
+    domain = 0.5 * size + 1.0
+    if psf is not None:
+        domain = max(0.5 * size + min(60.0, psf.reach), centre + 20.0 * scene.reff)
 
     # the tolerance is relative to a peak that is known only afterwards: start high, repeat until it holds
-    peak = 1.0 / max(1.0, float(fwhms.max())) ** 2
+    peak = 1.0 / max(1.0, 1.0 if psf is None else psf.widest) ** 2
     while True:
         samples = _quadrature(scene, domain, parity, peak)
-        if no_psf:
-            images = [_pixel_sums(samples, size)] * len(fwhms)
+        if psf is None:
+            bands = [_pixel_sums(samples, size)] * columns.src_flux_nmgy.shape[1]
         else:
-            period = 0.5 * size + domain + max(_reach(gaussian, float(f), beta) for f in fwhms)
-            images = _convolved(samples, size, period, gaussian, fwhms, beta, boxed)
-        found = min(float(image.max()) for image in images)
+            bands = _convolved(samples, size, 0.5 * size + domain + psf.reach, psf, boxed)
+        found = min(float(image.max()) for image in bands)
         if found > 0.3 * peak or peak < 1e-12:
-            return images
+            return bands
         peak = max(found, 1e-12)
 
 
 def reference_stamps(
-    columns: RenderColumns, stamp_size: int, pixscale_arcsec: float, boxed: bool, out: NDArray[np.float32]
+    columns: RenderColumns,
+    stamp_size: int,
+    pixscale_arcsec: float,
+    boxed: bool,
+    out: NDArray[np.float32],
+    images: PsfImages | None = None,
 ) -> None:
     """Write the converged image of every row to ``out`` (n, bands, stamp_size, stamp_size)."""
     for row in range(len(columns)):
         if columns.lens_model[row] == CONTROL:
             out[row] = 0.0
             continue
-        images = _row_bands(columns, row, stamp_size, pixscale_arcsec, boxed)
-        for band, image in enumerate(images):
+        bands = _row_bands(columns, row, stamp_size, pixscale_arcsec, boxed, images)
+        for band, image in enumerate(bands):
             out[row, band] = columns.src_flux_nmgy[row, band] * image

@@ -21,6 +21,7 @@ from arcforge.engine.variants import variant_named
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_images import PsfImages
 
 __all__ = [
     "deflection_shear",
@@ -49,6 +50,7 @@ def render_batch(
     threads: int | None = None,
     pixel_response: str = "in_psf",
     theta_e_convention: str = "intermediate",
+    psf_images: Any = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Render the lensed source of every catalogue row, in every band, convolved with the row's PSF.
@@ -74,6 +76,8 @@ def render_batch(
         is the brightness convolved with it, at pixel centres. "box": an optical PSF; the image is also
         integrated over the pixel. Rows without a PSF are pixel means in either case.
     theta_e_convention : {"intermediate", "major"}
+    psf_images : mapping of int to array (bands, side, side), or PsfImages, optional
+        PSFs of the rows with ``psf_model`` "image", by their ``psf_id``; odd side, summing to 1, centred.
     out : float32 (n, bands, stamp_size, stamp_size), optional
         C-contiguous array to write to.
 
@@ -86,6 +90,8 @@ def render_batch(
     ------
     CatalogError
         For a missing column or a value out of range; names row and column.
+    PsfError
+        For a PSF image of even side, off-centre or not adding up to 1; names it.
     RenderError
         For an option out of range, or a row whose light or PSF no grid can hold.
     """
@@ -98,6 +104,7 @@ def render_batch(
         variant=variant,
         threads=threads,
         pixel_response=pixel_response,
+        psf_images=psf_images,
         out=out,
     )
 
@@ -111,6 +118,7 @@ def render_rows(
     variant: str = "auto",
     threads: int | None = None,
     pixel_response: str = "in_psf",
+    psf_images: Any = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Render columns that were validated before; arguments and result as those of ``render_batch``."""
@@ -124,15 +132,26 @@ def render_rows(
             f"out must be a C-contiguous float32 array of shape {shape}, not {out.dtype} {out.shape}"
         )
     boxed = pixel_response == "box"
+    images = _as_images(psf_images, shape[1])
     if chosen.name == "reference":
         from arcforge.engine.reference import reference_stamps
 
-        reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out)
+        reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out, images)
     else:
         from arcforge.engine.stamps import Options, render
 
-        render(columns, Options(stamp_size, float(pixscale_arcsec), rtol, chosen, boxed), threads, out)
+        render(
+            columns, Options(stamp_size, float(pixscale_arcsec), rtol, chosen, boxed), threads, out, images
+        )
     return out
+
+
+def _as_images(psf_images: Any, n_bands: int) -> PsfImages | None:
+    from arcforge.engine.psf_images import PsfImages
+
+    if psf_images is None or isinstance(psf_images, PsfImages):
+        return psf_images
+    return PsfImages(psf_images, n_bands)
 
 
 def _check_options(stamp_size: int, pixscale_arcsec: float, rtol: float, pixel_response: str) -> None:

@@ -27,11 +27,12 @@ from arcforge.engine.rays import fold
 from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import BASE, CHUNK, DEEPEST, adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
-from arcforge.kernels.transfer import apply_gaussian, apply_radial, crop
+from arcforge.kernels.transfer import apply_gaussian, apply_image, apply_radial, crop
 from arcforge.kernels.uniform import uniform_grid
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_images import PsfImages
 
 Images = NDArray[np.float32]
 Floating = NDArray[np.floating]
@@ -119,7 +120,7 @@ class _Batch:
     columns: RenderColumns
     fields: Images
     where: Layout
-    flux: NDArray[np.float64]
+    images: PsfImages | None
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -151,7 +152,7 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
         return
     n_bands, stamp_size = out.shape[:2]
     size, nodes = int(where.size[row]), int(where.nodes_per_pixel[row])
-    flux = batch.flux[row]
+    flux = columns.src_flux_nmgy[row]
     if columns.psf_model[row] == PSF_NONE:
         grid = np.empty((size, size), dtype=np.float32)
         _fill_grid(work, batch, row, grid)
@@ -171,7 +172,10 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     for band in range(n_bands):
         fwhm = columns.psf_fwhm_arcsec[row, band] / work.options.pixscale_arcsec
         scale = real(flux[band] * (nodes / size) ** 2)
-        if columns.psf_model[row] == PSF_GAUSSIAN:
+        if batch.images is not None and columns.psf_model[row] == PSF_IMAGE:
+            transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, real)[band]
+            apply_image(plans.spectrum, transform, response, scale, plans.band_spectra[band])
+        elif columns.psf_model[row] == PSF_GAUSSIAN:
             sigma = float(gaussian_sigma(fwhm))
             apply_gaussian(plans.spectrum, sigma, response, nodes, scale, line, plans.band_spectra[band])
         else:
@@ -200,19 +204,24 @@ def usable_threads(threads: int | None) -> int:
     return threads
 
 
-def render(columns: RenderColumns, options: Options, threads: int | None, out: Images) -> None:
+def render(
+    columns: RenderColumns,
+    options: Options,
+    threads: int | None,
+    out: Images,
+    images: PsfImages | None = None,
+) -> None:
     """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
-    if (columns.psf_model == PSF_IMAGE).any():
-        row = int(np.argmax(columns.psf_model == PSF_IMAGE))
-        raise RenderError(f"row {row}: psf_model 'image' needs psf_images")
+    _check_images(columns, images)
     where = layout(
         columns,
         stamp_size=options.stamp_size,
         pixscale_arcsec=options.pixscale_arcsec,
         rtol=options.rtol,
         uniform=options.variant.samples > 0,
+        images=images,
     )
-    batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, columns.src_flux_nmgy)
+    batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, images)
     # neighbours in this order share a grid size, so a thread's buffers stay in its cache
     order = np.argsort(where.size, kind="stable")
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
@@ -223,6 +232,18 @@ def render(columns: RenderColumns, options: Options, threads: int | None, out: I
             _render_row(work, batch, int(row), out[row])
 
     _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
+
+
+def _check_images(columns: RenderColumns, images: PsfImages | None) -> None:
+    """Refuse rows that name a PSF image which was not given."""
+    rows = columns.psf_model == PSF_IMAGE
+    lost = rows if images is None else rows & images.missing(columns.psf_id)
+    if lost.any():
+        row = int(np.argmax(lost))
+        raise RenderError(
+            f"row {row}: PSF image {columns.psf_id[row]} was not given; "
+            "add it to psf_images, or use another psf_model"
+        )
 
 
 def _for_each(run: Callable[[NDArray[np.int64]], None], tasks: list[NDArray[np.int64]], threads: int) -> None:

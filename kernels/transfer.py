@@ -59,6 +59,16 @@ def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_pe
 
 
 @jit
+def apply_image(spectrum, transform, response, scale, out):
+    """Write ``spectrum`` times scale, a PSF image's ``transform`` and ``response`` to ``out``."""
+    size, half = spectrum.shape
+    for j in range(size):
+        row = response[j] * scale
+        for i in range(half):
+            out[j, i] = spectrum[j, i] * transform[j, i] * (row * response[i])
+
+
+@jit
 def crop(images, first, stride, out):
     """Copy every ``stride``-th node from ``first`` on of ``images`` (bands, P, P) to ``out``."""
     for b in range(out.shape[0]):

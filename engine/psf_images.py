@@ -1,0 +1,147 @@
+"""PSFs given as pixel images: checked once, transformed once for each grid, used for every row that names
+them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.errors import PsfError
+
+Floats = NDArray[np.float64]
+
+SUM_TOLERANCE = 0.02  # a PSF whose pixels add up to something else was cut too small or was not normalised
+CENTRE_TOLERANCE_PIX = 0.5  # beyond it the centre is in another pixel, and every arc would be moved
+_TRANSFORMS_KEPT = 256
+
+
+class PsfImages:
+    """A set of PSF images, one of each band for every ``psf_id``.
+
+    Parameters
+    ----------
+    images : mapping of int to array (bands, side, side), or array (n, bands, side, side)
+        Pixels at the stamp's scale, the PSF's centre in the middle pixel, so the side is odd; an array is
+        numbered from 0. The pixel's response is in the image (effective PSF) or not, as ``pixel_response``
+        says.
+    n_bands : int
+
+    Attributes
+    ----------
+    sums : dict of int to float64 (bands,)
+        What each image added up to before it was scaled to 1.
+
+    Raises
+    ------
+    PsfError
+        For an even side, a wrong shape, NaN, a sum further from 1 than 2 %, or a centroid off the middle
+        pixel; names the ``psf_id`` and band number.
+    """
+
+    def __init__(self, images: Mapping[int, Any] | NDArray[Any], n_bands: int) -> None:
+        numbered = images if isinstance(images, Mapping) else dict(enumerate(np.asarray(images)))
+        self.pixels: dict[int, Floats] = {}
+        self.sums: dict[int, Floats] = {}
+        for psf_id, image in numbered.items():
+            checked = _checked(int(psf_id), image, n_bands)
+            self.sums[int(psf_id)] = checked.sum(axis=(1, 2))
+            self.pixels[int(psf_id)] = checked / self.sums[int(psf_id)][:, None, None]
+        self._transforms: dict[tuple[int, int, int, str], NDArray[np.complexfloating]] = {}
+        self._lock = threading.Lock()
+
+    def missing(self, psf_id: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the ids have no image."""
+        return ~np.isin(psf_id, list(self.pixels))
+
+    def widths(self, psf_id: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """Return equivalent FWHM (n, bands), radius holding 99.5 % of the light (n,) and half side (n,)
+        [pix].
+        """
+        unique, inverse = np.unique(psf_id, return_inverse=True)
+        fwhm, margin, half = [], [], []
+        for each in unique:
+            pixels = self.pixels[int(each)]
+            # a Gaussian of unit flux and that peak; header widths of survey PSFs run 16 to 40 % larger
+            fwhm.append(np.sqrt(4.0 * np.log(2.0) / np.pi / pixels.max(axis=(1, 2))))
+            half.append(pixels.shape[1] // 2)
+            margin.append(_radius_of_light(pixels, 0.995))
+        return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
+
+    def transform(self, psf_id: int, size: int, nodes: int, real: type) -> NDArray[np.complexfloating]:
+        """Return the transform (bands, size, size // 2 + 1) of the image on a periodic grid of ``size`` nodes.
+
+        With several nodes a pixel the frequencies that the image's own pixels cannot hold are zero.
+        """
+        key = (psf_id, size, nodes, np.dtype(real).name)
+        with self._lock:
+            if key not in self._transforms:
+                if len(self._transforms) >= _TRANSFORMS_KEPT:
+                    self._transforms.clear()
+                self._transforms[key] = self._make_transform(psf_id, size, nodes, real)
+            return self._transforms[key]
+
+    def _make_transform(self, psf_id: int, size: int, nodes: int, real: type) -> NDArray[np.complexfloating]:
+        pixels = self.pixels[psf_id]
+        half, period = pixels.shape[1] // 2, size // nodes
+        field = np.zeros((pixels.shape[0], period, period))
+        # the middle pixel goes to node 0, and what is left of it wraps round to the end
+        index = np.arange(-half, half + 1) % period
+        field[:, index[:, None], index[None, :]] = pixels
+        complex_type = np.complex64 if real is np.float32 else np.complex128
+        own = np.fft.rfft2(field).astype(complex_type)
+        if nodes == 1:
+            return own
+        # the image's highest frequency and its mirror are one number there and two here: left out
+        kept = period // 2
+        out = np.zeros((pixels.shape[0], size, size // 2 + 1), complex_type)
+        out[:, :kept, :kept] = own[:, :kept, :kept]
+        out[:, size - kept + 1 :, :kept] = own[:, period - kept + 1 :, :kept]
+        return out
+
+
+def _checked(psf_id: int, image: Any, n_bands: int) -> Floats:
+    """Return the image as float64 (bands, side, side), or raise the ``PsfError`` that says what is wrong."""
+    pixels = np.asarray(image, dtype=np.float64)
+    if pixels.ndim == 2 and n_bands == 1:
+        pixels = pixels[None]
+    if pixels.ndim != 3 or pixels.shape[0] != n_bands or pixels.shape[1] != pixels.shape[2]:
+        raise PsfError(f"PSF {psf_id} has shape {np.shape(image)}; needed: ({n_bands} bands, side, side)")
+    side = pixels.shape[1]
+    if side % 2 == 0:
+        raise PsfError(
+            f"PSF {psf_id} is {side} pixels a side: an even side has no middle pixel; crop or resample it to "
+            "an odd side with its centre in the middle pixel"
+        )
+    if not np.isfinite(pixels).all():
+        raise PsfError(f"PSF {psf_id} holds NaN or infinity; replace it")
+    axis = np.arange(side) - side // 2
+    for band, plane in enumerate(pixels):
+        total = float(plane.sum())
+        if abs(total - 1.0) > SUM_TOLERANCE:
+            raise PsfError(
+                f"PSF {psf_id}, band {band}: pixels add up to {total:.4g}, not 1; divide by the sum, or take a "
+                "larger image where it was cut"
+            )
+        offset = np.array([plane.sum(axis=0) @ axis, plane.sum(axis=1) @ axis]) / total
+        if np.abs(offset).max() > CENTRE_TOLERANCE_PIX:
+            raise PsfError(
+                f"PSF {psf_id}, band {band}: centroid at ({offset[0]:.2f}, {offset[1]:.2f}) pix from the middle "
+                "pixel (x, y); it would move every arc: centre the image"
+            )
+    return pixels
+
+
+def _radius_of_light(pixels: Floats, fraction: float) -> float:
+    """Return the radius that holds ``fraction`` of the light in every band, at most half the side [pix]."""
+    half = pixels.shape[1] // 2
+    axis = np.arange(-half, half + 1)
+    radius = np.hypot(axis[:, None], axis[None, :])
+    order = np.argsort(radius, axis=None, kind="stable")
+    within = np.cumsum(pixels.reshape(pixels.shape[0], -1)[:, order], axis=1)
+    reached = [radius.ravel()[order][int(np.argmax(band >= fraction))] for band in within]
+    return float(min(max(reached), half))
