@@ -73,7 +73,7 @@ class PsfImages:
         return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
 
     def transform(self, psf_id: int, size: int, nodes: int, real: type) -> NDArray[np.complexfloating]:
-        """Return the transform (bands, size, size // 2 + 1) of the image on a periodic grid of ``size`` nodes.
+        """Return the transform (bands, size, size // 2 + 1) of the image on a periodic grid.
 
         With several nodes a pixel the frequencies that the image's own pixels cannot hold are zero.
         """
@@ -124,14 +124,14 @@ def _checked(psf_id: int, image: Any, n_bands: int) -> Floats:
         total = float(plane.sum())
         if abs(total - 1.0) > SUM_TOLERANCE:
             raise PsfError(
-                f"PSF {psf_id}, band {band}: pixels add up to {total:.4g}, not 1; divide by the sum, or take a "
-                "larger image where it was cut"
+                f"PSF {psf_id}, band {band}: pixels add up to {total:.4g}, not 1; divide by the sum, or "
+                "take a larger image where it was cut"
             )
         offset = np.array([plane.sum(axis=0) @ axis, plane.sum(axis=1) @ axis]) / total
         if np.abs(offset).max() > CENTRE_TOLERANCE_PIX:
             raise PsfError(
-                f"PSF {psf_id}, band {band}: centroid at ({offset[0]:.2f}, {offset[1]:.2f}) pix from the middle "
-                "pixel (x, y); it would move every arc: centre the image"
+                f"PSF {psf_id}, band {band}: centroid at ({offset[0]:.2f}, {offset[1]:.2f}) pix from "
+                "the middle pixel (x, y); it would move every arc: centre the image"
             )
     return pixels
 
