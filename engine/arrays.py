@@ -159,6 +159,10 @@ class ImageReader:
         self._where = root / path
         self._opened: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Open anew in another process: zarr's threads do not go along."""
+        return self.__dict__ | {"_opened": None}
+
     @property
     def _array(self) -> Any:
         if self._opened is None:

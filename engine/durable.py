@@ -178,9 +178,9 @@ def write_lock(root: Path, partition: tuple[int, int] | None = None) -> Iterator
     folder = root / LOCK_FOLDER
     make_folder(folder)
     with ExitStack() as held:
-        held.enter_context(_lock(folder / "store", root, shared=partition is not None))
+        handle = held.enter_context(_lock(folder / "store", root, shared=partition is not None))
         if partition is None:
-            held.callback(remove_locks, root)
+            held.callback(_remove_own_locks, root, handle)
         else:
             i, n = partition
             for other in folder.glob("*-of-*"):
@@ -196,8 +196,14 @@ def remove_locks(root: Path) -> None:
     shutil.rmtree(root / LOCK_FOLDER, ignore_errors=True)
 
 
+def _remove_own_locks(root: Path, handle: int) -> None:
+    """Remove the lock files unless they are those of a store that has taken this one's place since."""
+    if _same_file(handle, root / LOCK_FOLDER / "store"):
+        remove_locks(root)
+
+
 @contextmanager
-def _lock(path: Path, root: Path, *, shared: bool = False) -> Iterator[None]:
+def _lock(path: Path, root: Path, *, shared: bool = False) -> Iterator[int]:
     while True:
         make_folder(path.parent)
         try:
@@ -224,7 +230,7 @@ def _lock(path: Path, root: Path, *, shared: bool = False) -> Iterator[None]:
             break
         os.close(handle)
     try:
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -81,7 +81,8 @@ class DrawnRows:
 class GivenRows:
     """Rows of a catalogue. Its ``host_id`` names each row's host; without that column, hosts are drawn.
 
-    Without lens positions, every lens sits on its host's centroid.
+    Without lens positions, every lens sits on its host's centroid. Columns that only an injection can know
+    (``host_index``, ``host_rows``, ``rng_*``, ``arc_*``), as a stored catalogue has them, are made anew.
 
     Raises
     ------

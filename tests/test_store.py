@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -218,3 +219,9 @@ def test_a_shard_fits_into_memory_whatever_the_stamp(n_rows, stamp_size, chunk_r
     row_bytes = 3 * 4 * stamp_size**2
     assert shard_shape(n_rows, row_bytes) == (chunk_rows, shard_rows)
     assert shard_rows == 1 or shard_rows * row_bytes <= 64 << 20
+
+
+def test_an_opened_store_goes_to_another_process(written):
+    store = open_store(written.root)
+    first = store.stamps(slice(0, 3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).stamps(slice(0, 3)), first)
