@@ -113,11 +113,12 @@ def layout(
     fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
     level = WRAP_LEVEL * min(1.0, rtol / 1e-3)
     # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
-    margin = _margin(columns, fwhm.max(axis=1), min(5e-3, 5.0 * rtol))
+    lost = min(5e-3, 5.0 * rtol)
+    margin = _margin(columns, fwhm.max(axis=1), lost)
     fade = reach(columns.psf_model, fwhm.max(axis=1), columns.moffat_beta, level)
     by_image = columns.psf_model == PSF_IMAGE
     if images is not None and by_image.any():
-        fwhm[by_image], margin[by_image], fade[by_image] = images.widths(columns.psf_id[by_image])
+        fwhm[by_image], margin[by_image], fade[by_image] = images.widths(columns.psf_id[by_image], lost)
     widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
     nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
 

@@ -58,10 +58,8 @@ class PsfImages:
         """Return which of the ids have no image."""
         return ~np.isin(psf_id, list(self.pixels))
 
-    def widths(self, psf_id: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-        """Return equivalent FWHM (n, bands), radius holding 99.5 % of the light (n,) and half side (n,)
-        [pix].
-        """
+    def widths(self, psf_id: NDArray[np.int64], lost: float) -> tuple[Floats, Floats, Floats]:
+        """Return equivalent FWHM (n, bands), radius of all but ``lost`` of the light, half side (n,) [pix]."""
         unique, inverse = np.unique(psf_id, return_inverse=True)
         fwhm, margin, half = [], [], []
         for each in unique:
@@ -69,7 +67,7 @@ class PsfImages:
             # a Gaussian of unit flux and that peak; header widths of survey PSFs run 16 to 40 % larger
             fwhm.append(np.sqrt(4.0 * np.log(2.0) / np.pi / pixels.max(axis=(1, 2))))
             half.append(pixels.shape[1] // 2)
-            margin.append(_radius_of_light(pixels, 0.995))
+            margin.append(_radius_of_light(pixels, 1.0 - lost))
         return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
 
     def transform(self, psf_id: int, size: int, nodes: int, real: type) -> NDArray[np.complexfloating]:
