@@ -63,19 +63,17 @@ class Options:
 
 
 @lru_cache(maxsize=256)
-def _response(size: int, nodes_per_pixel: int, boxed: bool, uniform: bool, real: type) -> Floating:
+def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, real: type) -> Floating:
     """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
 
-    Uniform samples leave pixel means on the nodes, whose box response is divided out again unless the image
-    is to keep it (a PSF with the pixel in it must not be integrated over the pixel twice); adaptive ones
-    leave the gridding kernel's, and the box is multiplied in where it is asked for.
+    Uniform samples leave on each node the mean of ``samples`` points across its pixel, which is divided out
+    again (not the pixel's own box: of one point there is nothing to divide out); adaptive ones leave the
+    gridding kernel's response. The box is multiplied in where it is asked for, and only there: a PSF with the
+    pixel in it must not be integrated over the pixel twice.
     """
     k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
-    if uniform:
-        values = np.ones(size) if boxed else 1.0 / np.sinc(k)
-    else:
-        values = (np.sinc(k) if boxed else 1.0) / gridding_transform(k / nodes_per_pixel)
-    values = values.astype(real)
+    left = np.sinc(k) / np.sinc(k / samples) if samples else gridding_transform(k / nodes_per_pixel)
+    values = ((np.sinc(k) if boxed else 1.0) / left).astype(real)
     values.setflags(write=False)
     return values
 
@@ -167,7 +165,7 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
         _fill_grid(work, batch, row, plans.grid)
     plans.forward()
     real = plans.grid.dtype.type
-    response = _response(size, nodes, work.options.boxed, work.options.variant.samples > 0, real)
+    response = _response(size, nodes, work.options.boxed, work.options.variant.samples, real)
     line = np.empty_like(response)
     for band in range(n_bands):
         fwhm = columns.psf_fwhm_arcsec[row, band] / work.options.pixscale_arcsec

@@ -141,6 +141,20 @@ def tree_hashes() -> Callable[[Path], dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def lens_rows() -> Callable[..., dict[str, np.ndarray]]:
+    """Make a catalogue of n equal rows: a round lens and source in band r, with some columns replaced."""
+
+    def make(n: int = 1, **columns: Any) -> dict[str, np.ndarray]:
+        base: dict[str, Any] = {"lens_model": "SIE", "theta_e_arcsec": 1.0, "src_reff_arcsec": 0.3}
+        base |= {"src_flux_nmgy_r": 1.0, "psf_fwhm_arcsec_r": 1.3}
+        zero = ("lens_e", "lens_phi_rad", "src_x_arcsec", "src_y_arcsec", "src_e", "src_phi_rad")
+        base |= dict.fromkeys(zero, 0.0)
+        return {name: np.broadcast_to(value, (n,)).copy() for name, value in (base | columns).items()}
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def small_config() -> Any:
     """A configuration whose stamps are small and quick to render."""
     from arcforge.engine.config import default_config
