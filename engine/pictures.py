@@ -243,7 +243,7 @@ def stamp_grid(store: PairedStamps, rows: Iterable[int], out_png: str | Path) ->
         [Triplet(*images) for images in zip(controls, stamps, arcs, labels, strict=True)],
         bands=bands,
         pixscale_arcsec=store.pixscale_arcsec,
-        blocks=1 if len(chosen) <= 4 else min(4, -(-len(chosen) // 6)),
+        blocks=1 if len(chosen) <= 4 else min(4, max(2, -(-len(chosen) // 6))),
     )
     return write_png(figure, out_png)
 

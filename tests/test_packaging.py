@@ -24,7 +24,7 @@ def shipped_files(root: Path) -> set[str]:
         f"arcforge/{path.relative_to(root).as_posix()}"
         for folder in FOLDERS
         for path in (root / folder).rglob("*")
-        if path.is_file() and path.suffix in (".py", ".typed", ".toml", ".html")
+        if path.is_file() and path.suffix not in (".pyc", ".png")  # pictures serve the README only
     }
 
 
