@@ -59,7 +59,7 @@ class PsfImages:
         return ~np.isin(psf_id, list(self.pixels))
 
     def widths(self, psf_id: NDArray[np.int64], lost: float) -> tuple[Floats, Floats, Floats]:
-        """Return equivalent FWHM (n, bands), radius of all but ``lost`` of the light, half side (n,) [pix]."""
+        """Return equivalent FWHM (n, bands), radius of all but ``lost`` of the light, half side [pix]."""
         unique, inverse = np.unique(psf_id, return_inverse=True)
         fwhm, margin, half = [], [], []
         for each in unique:
