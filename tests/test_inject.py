@@ -23,6 +23,7 @@ from arcforge.engine.errors import StoreError
 from arcforge.engine.estimate import estimate
 from arcforge.engine.inject import inject, prepare
 from arcforge.engine.plan import parse_partition
+from arcforge.engine.run_rows import count_host_rows
 from arcforge.engine.verify import verify
 from arcforge.engine.writer import finalise
 
@@ -74,6 +75,26 @@ def test_hosts_are_drawn_by_row_and_recorded(injected, small_config):
     assert set(catalog.column("rng_seed").to_pylist()) == {7}
     offset = (hosts.column("x_pix").to_numpy()[index] - 11.5) * injected.pixscale_arcsec
     np.testing.assert_array_equal(catalog.column("lens_x_arcsec").to_numpy(), offset)
+
+
+def test_rows_of_a_host_are_counted_over_all_blocks(injected, small_config, monkeypatch):
+    monkeypatch.setattr("arcforge.engine.run_rows.BLOCK_ROWS", 100)
+    run = prepare(config=small_config, hosts=None, catalog=None, n=N, seed=7)
+    drawn = np.bincount(injected.catalog.column("host_index").to_numpy(), minlength=12)
+    np.testing.assert_array_equal(count_host_rows(run.rows, 12), drawn)
+
+
+def test_einstein_radii_of_the_major_convention_are_converted_and_kept(tmp_path, small_config):
+    config = replace(small_config, theta_e_convention="major")
+    for rows in ({"n": 300}, {"catalog": catalog_of(300)}):
+        store = inject(tmp_path / "S.zarr", config=config, seed=7, overwrite="catalog" in rows, **rows)
+        catalog = {name: store.catalog.column(name).to_numpy() for name in store.catalog.column_names}
+        q = (1 - catalog["lens_e"]) / (1 + catalog["lens_e"])
+        used = np.where(catalog["lens_model"] == "SIE", catalog["theta_e_arcsec_given"] / np.sqrt(q), np.nan)
+        np.testing.assert_allclose(catalog["theta_e_arcsec"], used, rtol=1e-14)
+        assert (catalog["theta_e_arcsec"] > catalog["theta_e_arcsec_given"]).all()
+        assert set(catalog["theta_e_convention"]) == {"intermediate"}
+        np.testing.assert_array_equal(rendered(store, slice(0, 20)), store.arcs(slice(0, 20)))
 
 
 def test_recorded_arc_measures_are_those_of_the_pixels(injected):
@@ -170,6 +191,21 @@ def test_resume_repairs_what_was_lost_from_a_complete_store(
     (out / key).unlink()
     inject(out, config=small_config, n=N, seed=7, resume=True)
     assert tree_hashes(out) == tree_hashes(injected.path)
+
+
+def test_a_store_under_repair_does_not_pass_for_complete(injected, tmp_path, small_config):
+    out = tmp_path / "S.zarr"
+    shutil.copytree(injected.path, out)
+    for shard in (0, 1):
+        (out / f"arcs/c/{shard}/0/0/0").unlink()
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inject(out, config=small_config, n=N, seed=7, resume=True, progress=stop)
+    with pytest.raises(StoreError, match="incomplete"):
+        open_store(out)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -283,6 +284,28 @@ def test_a_failing_disk_is_named_and_leaves_no_half_file(generated, monkeypatch,
     assert verify(generated.root, level="full").sound
 
 
+def test_a_failed_writer_takes_no_more_shards(generated, monkeypatch):
+    """Rendering a million rows for a disk that was full at the first would be a night lost."""
+    from arcforge.engine import writer
+
+    generated.begin()
+
+    def fail(*args):
+        raise StoreError("no space left")
+
+    def write_on():
+        with writer.ShardWriter(generated.root, generated.plan) as out:
+            out.put(0, generated.arcs[:256], generated.table(0))
+            while out._failure is None:
+                time.sleep(0.01)
+            out.put(1, generated.arcs[256:512], generated.table(1))
+            pytest.fail("a shard was taken after the failure")
+
+    monkeypatch.setattr(writer, "write_shard", fail)
+    with pytest.raises(StoreError, match="no space left"):
+        write_on()
+
+
 def test_place_replaces_a_file_as_a_whole(tmp_path):
     path = tmp_path / "new" / "folder" / "file"
     place(path, b"one")
@@ -296,3 +319,24 @@ def test_records_are_readable_json(written):
     assert record["rows"] == [256, 512]
     assert record["files"][SHARD]["size"] == (written.root / SHARD).stat().st_size
     assert len(record["files"][SHARD]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("plan.json", '"seed": 3', '"seed": 4'),
+        ("commits/shard-00001.json", '"rows": [\n  256', '"rows": [\n  257'),
+        ("manifest.json", '"arcs/c/0/0/0/0"', '"arcs/c/0/0/0/9"'),
+    ],
+)
+def test_a_record_that_was_edited_does_not_count(generated, written, key, old, new):
+    """Valid JSON, plausible values: only the record's own hash tells."""
+    from arcforge.engine.sealed import read_sealed
+
+    path = written.root / key
+    text = path.read_text()
+    read_sealed(path, "")
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(StoreCorruptError, match=r"has changed \(its own hash does not hold\); the way out"):
+        read_sealed(path, "the way out")
