@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -65,6 +66,15 @@ def note(message: str) -> None:
     """Print a remark on stderr, unless ``--quiet``."""
     if not settings.quiet:
         typer.echo(message, err=True)
+
+
+def write_json(result: dict[str, Any], path: Path) -> None:
+    """Write a result as JSON; the file is there as a whole or not at all."""
+    import json
+
+    from arcforge.engine.durable import place
+
+    place(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
 
 
 def complain(message: object) -> None:
