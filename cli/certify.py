@@ -27,8 +27,6 @@ def certify(
     arcforge certify
     arcforge certify --rows 100 --json certificate.json
     """
-    import json
-
     from rich.table import Table
 
     from arcforge.engine.certificate import certify as run
@@ -48,6 +46,6 @@ def certify(
         )
     terminal.console().print(table)
     if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=1) + "\n")
+        terminal.write_json(result, json_file)
     if not result["passed"]:
         raise typer.Exit(1)
