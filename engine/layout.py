@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 WING_FRACTION = 1e-6
 # A wrapped image is fainter than the PSF's peak by this.
 WRAP_LEVEL = 1e-6
+# Where the only image lies off the stamp, what is seen is the far wing of its PSF. A wrapped image has to be
+# fainter than that, and the PSF's transform has to end lower: rows of this kind get a larger and finer grid,
+# up to so many nodes a side.
+BEYOND_SIZE = 1024
 # Nodes that the gridding kernel needs around every evaluated node.
 HALO = 4
 
@@ -111,27 +115,37 @@ def layout(
     half = 0.5 * stamp_size
     has_psf = columns.psf_model != PSF_NONE
     fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
-    level = WRAP_LEVEL * min(1.0, rtol / 1e-3)
-    # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
-    lost = min(5e-3, 5.0 * rtol)
-    margin = _margin(columns, fwhm.max(axis=1), lost)
-    fade = reach(columns.psf_model, fwhm.max(axis=1), columns.moffat_beta, level)
-    by_image = columns.psf_model == PSF_IMAGE
-    if images is not None and by_image.any():
-        fwhm[by_image], margin[by_image], fade[by_image] = images.widths(columns.psf_id[by_image], lost)
-    widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
-    nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
-
     offset = np.hypot(columns.src_x_arcsec, columns.src_y_arcsec)
     lens_offset = np.maximum(np.abs(columns.lens_x_arcsec), np.abs(columns.lens_y_arcsec)) / pixscale_arcsec
     stretch = 1.0 / (1.0 - np.abs(columns.shear)) / pixscale_arcsec
     reach_of_centre = (offset + _deflection_bound(columns)) * stretch
+    outside = has_psf & (lens_offset + reach_of_centre > half)
+    # a source well within theta_E has a second image, near the lens and as bright
+    beyond = outside & (offset > 0.5 * columns.theta_e_arcsec)
+
+    # margin: what is left out beyond it reaches the stamp's edge weakened by this fraction
+    lost = min(5e-3, 5.0 * rtol)
+    margin = _margin(columns, fwhm.max(axis=1), lost)
+    level = WRAP_LEVEL * min(1.0, rtol / 1e-3)
+    fade = reach(columns.psf_model, fwhm.max(axis=1), columns.moffat_beta, level)
+    off = np.where(beyond, lens_offset + reach_of_centre - half, 0.0)
+    far_fade = reach(columns.psf_model, fwhm.max(axis=1), columns.moffat_beta, 0.1 * rtol, off)
+    by_image = columns.psf_model == PSF_IMAGE
+    if images is not None and by_image.any():
+        fwhm[by_image], margin[by_image], fade[by_image] = images.widths(columns.psf_id[by_image], lost)
+    widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
+
     wing = _wing_radius(columns, WING_FRACTION * min(1.0, rtol / 1e-3))
     extent = reach_of_centre + wing * stretch
     core = reach_of_centre + np.minimum(wing, 3.0 * columns.src_reff_arcsec) * stretch
-
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
+    fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - half - light)), fade)
+    nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
+    if not uniform:
+        span = np.maximum(half + light + fade, 2.0 * (light + HALO))
+        coarse = nodes * narrowest < np.where(columns.psf_model == PSF_GAUSSIAN, 5.0, 8.0)
+        nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span <= BEYOND_SIZE), 2 * nodes, nodes)
     needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes
     needed = np.maximum(needed, stamp_size * nodes)
     sizes = np.asarray(GRID_SIZES)
@@ -145,7 +159,6 @@ def layout(
         )
     size = np.where(has_psf, sizes[np.minimum(place, sizes.size - 1)], stamp_size + stamp_size % BASE)
     pad = np.where(has_psf, (size // nodes - stamp_size) // 2, 0)
-    outside = has_psf & (lens_offset + reach_of_centre > half)
     return Layout(
         size=size,
         nodes_per_pixel=nodes,

@@ -26,12 +26,15 @@ def moffat_alpha(fwhm: Floats, beta: Floats) -> Floats:
     return np.asarray(fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0)))
 
 
-def reach(model: NDArray[np.int8], fwhm: Floats, beta: Floats, level: float) -> Floats:
-    """Return the radius at which each PSF has fallen to ``level`` of its peak, in the unit of ``fwhm``; 0 for
-    none.
+def reach(
+    model: NDArray[np.int8], fwhm: Floats, beta: Floats, level: float, distance: float | Floats = 0.0
+) -> Floats:
+    """Return the radius at which each PSF has fallen to ``level`` of what it is at ``distance`` (its peak, if
+    0), in the unit of ``fwhm``; 0 for none.
     """
-    gaussian = gaussian_sigma(fwhm) * np.sqrt(-2.0 * np.log(level))
-    moffat = moffat_alpha(fwhm, beta) * np.sqrt(level ** (-1.0 / beta) - 1.0)
+    gaussian = np.hypot(distance, gaussian_sigma(fwhm) * np.sqrt(-2.0 * np.log(level)))
+    alpha = np.maximum(moffat_alpha(fwhm, beta), 1e-30)
+    moffat = alpha * np.sqrt((1.0 + (distance / alpha) ** 2) * level ** (-1.0 / beta) - 1.0)
     return np.where(model == PSF_GAUSSIAN, gaussian, np.where(model == PSF_MOFFAT, moffat, 0.0))
 
 

@@ -87,6 +87,29 @@ def test_impulse_lands_where_it_should_in_every_grid(
 
 
 @pytest.mark.parametrize("size", [24, 25])
+@pytest.mark.parametrize("fwhm", [3.0, 4.5])
+@pytest.mark.parametrize("lens_x", [0.0, 10.0])
+def test_impulse_through_a_psf_image(lens_rows: Any, size: int, fwhm: float, lens_x: float) -> None:
+    """The image is a sampled Gaussian, so the closed form holds for it too; at 10 pix float64 is used."""
+    rng = np.random.default_rng([size, int(10 * fwhm)])
+    x, y = rng.uniform(-1.5, 1.5, 2)
+    sigma = 0.05
+    psf = _small_source("gaussian", fwhm, 0.0, 31, 0.0, 0.0, boxed=False)[None]
+    rows = lens_rows(
+        src_n=0.5, src_reff_arcsec=sigma * REFF_PER_SIGMA, src_x_arcsec=x, src_y_arcsec=y, psf_model="image",
+        psf_id=7, lens_x_arcsec=lens_x,
+    )  # fmt: skip
+    for boxed in (False, True):
+        image = render_unlensed(
+            rows, bands="r", stamp_size=size, pixscale_arcsec=1.0, psf_images={7: psf},
+            pixel_response="box" if boxed else "in_psf",
+        )[0, 0]  # fmt: skip
+        exact = _small_source("gaussian", fwhm, sigma, size, lens_x + x, y, boxed)
+        assert np.abs(image - exact).max() < 1e-3 * exact.max()
+        assert np.abs(_offset_of(image, exact)).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [24, 25])
 @pytest.mark.parametrize("model", ["gaussian", "moffat"])
 @pytest.mark.parametrize("variant", ["uniform4", "auto"])
 def test_impulse_in_single_and_double_precision_and_by_uniform_samples(
@@ -123,6 +146,29 @@ def test_no_light_on_the_opposite_edge(lens_rows: Any, model: str, variant: str)
         far = (grid[None, :] - x) ** 2 + (grid[:, None] - y) ** 2 > 20.0**2
         assert far.any()
         assert np.abs(image - exact)[far].max() < 1e-6 * peak
+
+
+@pytest.mark.parametrize("fwhm", [2.0, 3.1, 3.6, 5.0, 8.0])
+@pytest.mark.parametrize("model", ["gaussian", "moffat"])
+def test_wing_of_an_image_off_the_stamp(lens_rows: Any, model: str, fwhm: float) -> None:
+    """What a PSF brings in from an image 1 to 12 pixels beyond the edge, as a fraction of what is seen."""
+    size, sigma = 28, 0.1
+    rng = np.random.default_rng(12)
+    distance = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0])
+    x, y = 0.5 * size + distance + rng.uniform(-0.5, 0.5, 7), rng.uniform(-13.0, 13.0, 7)
+    rows = lens_rows(
+        7, src_n=0.5, src_reff_arcsec=sigma * REFF_PER_SIGMA, src_x_arcsec=x, src_y_arcsec=y, psf_model=model,
+        psf_fwhm_arcsec_r=fwhm,
+    )  # fmt: skip
+    images = render_unlensed(rows, bands="r", stamp_size=size, pixscale_arcsec=1.0)[:, 0]
+    peak = _small_source(model, fwhm, sigma, 1, 0.0, 0.0, boxed=False).max()
+    seen = 0
+    for image, x_0, y_0 in zip(images, x, y, strict=True):
+        exact = _small_source(model, fwhm, sigma, size, x_0, y_0, boxed=False)
+        if exact.max() > 5e-6 * peak:
+            seen += 1
+            assert np.abs(image - exact).max() < 1e-3 * exact.max()
+    assert seen >= 2
 
 
 @pytest.mark.parametrize("boxed", [False, True])
