@@ -22,8 +22,8 @@ from arcforge.engine.errors import StoreCorruptError
 Pixels = NDArray[np.float32]
 Encoded = dict[str, bytes | memoryview]  # by path relative to the store
 
-# A column's chunk: what finalise holds of the catalogue at a time.
-COLUMN_CHUNK_ROWS = 1 << 20
+# A column's chunk: what finalise holds of the catalogue at a time (100 MB of a usual one).
+COLUMN_CHUNK_ROWS = 1 << 18
 METADATA_FILE = "zarr.json"
 _DIMENSIONS = ("row", "band", "y", "x")
 

@@ -60,9 +60,9 @@ def estimate(
         began = time.perf_counter()
         table, columns = run.used(first, first + size)
         arcs = run.render(columns, threads)
-        pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
+        measures = pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
         table = with_keys(table, first, plan.seed, np.ones(plan.n_hosts, dtype=np.int64))
-        table = with_measures(table, arcs, plan.bands, np.ones((size, len(plan.bands))))
+        table = with_measures(table, measures, plan.bands, np.ones((size, len(plan.bands))))
         arc_bytes += _encoded_bytes(plan, arcs)
         table_bytes += len(encode_table(table))
         seconds += time.perf_counter() - began

@@ -317,9 +317,9 @@ def _write(root: Path, run: Run, shards: list[int], threads: int | None, progres
             table, columns = run.used(first, stop)
             arcs = run.render(columns, threads)
             hosts = table.column("host_index").to_numpy()
-            pair_exactly(arcs, *pixels.of(hosts), first_row=first)
+            measures = pair_exactly(arcs, *pixels.of(hosts), first_row=first)
             table = with_keys(table, first, plan.seed, host_rows)
-            writer.put(shard, arcs, with_measures(table, arcs, plan.bands, sky_sigma[hosts]))
+            writer.put(shard, arcs, with_measures(table, measures, plan.bands, sky_sigma[hosts]))
             done += stop - first
             if progress is not None:
                 progress(done, total)

@@ -18,27 +18,36 @@ of the host's last place becomes zero, and those pixels stay bit-identical to th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import RenderError
+from arcforge.kernels.pairing import pair_rows
 
 Pixels = NDArray[np.float32]
 
 
+class ArcMeasures(NamedTuple):
+    """What each arc holds on its stamp, (n, bands) each."""
+
+    flux_nmgy: NDArray[np.float64]  #: sum of the pixels
+    power: NDArray[np.float64]  #: sum of their squares
+    peak: NDArray[np.float32]  #: brightest pixel
+
+
 def pair_exactly(
     arcs: Pixels, hosts: Pixels, host_index: NDArray[np.integer[Any]], first_row: int = 0
-) -> None:
-    """Move each arc to the nearest one that ``stamp - control`` reproduces, in place.
+) -> ArcMeasures:
+    """Move each arc to the nearest one that ``stamp - control`` reproduces, in place, and measure it.
 
     Parameters
     ----------
     arcs
-        (n, bands, ny, nx) float32, nMgy per pixel; changed in place.
+        (n, bands, ny, nx) float32, nMgy per pixel, C-contiguous; changed in place.
     hosts
-        (n_hosts, bands, ny, nx) float32, finite.
+        (n_hosts, bands, ny, nx) float32, finite, C-contiguous.
     host_index
         (n,) host of each row.
     first_row
@@ -49,14 +58,21 @@ def pair_exactly(
     RenderError
         Where a stamp is not finite; names the row.
     """
-    stamp = np.empty(arcs.shape[1:], dtype=np.float32)
-    # A row at a time: both passes over it then run in the processor's cache.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for i, h in enumerate(host_index):
-            np.add(hosts[h], arcs[i], out=stamp)
-            np.subtract(stamp, hosts[h], out=arcs[i])
-            if not np.isfinite(arcs[i]).all():
-                raise RenderError(
-                    f"row {first_row + i}: the stamp (host {h} plus arc) is not finite; "
-                    "look at this row's fluxes and at the host's pixels"
-                )
+    n, n_bands, ny, nx = arcs.shape
+    measures = ArcMeasures(
+        np.empty((n, n_bands)), np.empty((n, n_bands)), np.empty((n, n_bands), dtype=np.float32)
+    )
+    pair_rows(
+        arcs.reshape(n, n_bands, ny * nx),
+        hosts.reshape(len(hosts), n_bands, ny * nx),
+        np.ascontiguousarray(host_index, dtype=np.int64),
+        *measures,
+    )
+    bad = ~np.isfinite(measures.power).all(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise RenderError(
+            f"row {first_row + row}: the stamp (host {host_index[row]} plus arc) is not finite; "
+            "look at this row's fluxes and at the host's pixels"
+        )
+    return measures

@@ -21,9 +21,9 @@ from arcforge.kernels.codes import CONTROL, PSF_MODELS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from arcforge.engine.arrays import Pixels
     from arcforge.engine.config import Config
     from arcforge.engine.hosts import HostSet
+    from arcforge.engine.pairing import ArcMeasures
 
 _USED = (
     "theta_e_arcsec",
@@ -176,7 +176,9 @@ def with_keys(table: pa.Table, first: int, seed: int, host_rows: NDArray[np.int6
     return _put(table, "host_rows", host_rows[table.column("host_index").to_numpy()])
 
 
-def with_measures(table: pa.Table, arcs: Pixels, bands: str, sky_sigma_nmgy: NDArray[np.float64]) -> pa.Table:
+def with_measures(
+    table: pa.Table, measures: ArcMeasures, bands: str, sky_sigma_nmgy: NDArray[np.float64]
+) -> pa.Table:
     """Add each arc's flux on the stamp and its signal to noise against the host's sky.
 
     ``arc_flux_nmgy_<band>`` is the sum over the stamp, ``arc_snr_<band>`` the matched-filter value
@@ -187,25 +189,18 @@ def with_measures(table: pa.Table, arcs: Pixels, bands: str, sky_sigma_nmgy: NDA
     ----------
     table
         k rows.
-    arcs
-        (k, bands, ny, nx) float32, nMgy per pixel.
+    measures
+        Of the k arcs, in every band.
     bands
         Names of the bands, one letter each.
     sky_sigma_nmgy
         (k, bands) standard deviation of a sky pixel of the row's host.
     """
-    k, n_bands = arcs.shape[:2]
-    flux, power, peak = np.empty((k, n_bands)), np.empty((k, n_bands)), np.empty((k, n_bands))
-    # A row at a time, so that sums do not depend on how rows are batched.
-    for i, arc in enumerate(arcs.reshape(k, n_bands, -1)):
-        flux[i] = arc.sum(axis=1, dtype=np.float64)
-        power[i] = np.square(arc, dtype=np.float64).sum(axis=1)
-        peak[i] = arc.max(axis=1)
     sigma = np.where(sky_sigma_nmgy > 0.0, sky_sigma_nmgy, np.nan)
     for b, band in enumerate(bands):
-        table = _put(table, f"arc_flux_nmgy_{band}", flux[:, b])
-        table = _put(table, f"arc_snr_{band}", np.sqrt(power[:, b]) / sigma[:, b])
-        table = _put(table, f"arc_snr_max_{band}", peak[:, b] / sigma[:, b])
+        table = _put(table, f"arc_flux_nmgy_{band}", measures.flux_nmgy[:, b])
+        table = _put(table, f"arc_snr_{band}", np.sqrt(measures.power[:, b]) / sigma[:, b])
+        table = _put(table, f"arc_snr_max_{band}", measures.peak[:, b] / sigma[:, b])
     return table
 
 

@@ -1,7 +1,7 @@
 """The catalogue as parquet parts, and as 1-D zarr arrays for readers that know zarr only.
 
-The arrays are made from the committed parts, a million rows at a time, so that memory does not grow with the
-store.
+The arrays are made from the committed parts, a quarter of a million rows at a time, so that memory does not
+grow with the store.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from arcforge.engine.store import catalog_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # What serves as a folder's name on every system.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
@@ -54,11 +55,12 @@ def column_files(root: Path, plan: Plan, files: Files) -> Iterator[Encoded]:
     StoreCorruptError
         Where a committed part of the catalogue has changed.
     """
-    dtypes, parquet_only = _choose(_parts(root, range(plan.n_shards), files))
+    dtypes, parquet_only = _choose(_buffers(root, range(plan.n_shards), files))
     yield encode_group("columns", {"parquet_only": parquet_only})
     shards_a_chunk = COLUMN_CHUNK_ROWS // plan.shard_rows
     for chunk, first in enumerate(range(0, plan.n_shards, shards_a_chunk)):
-        table = _concat(_parts(root, range(first, min(first + shards_a_chunk, plan.n_shards)), files))
+        shards = range(first, min(first + shards_a_chunk, plan.n_shards))
+        table = _concat(_buffers(root, shards, files))
         for name, dtype in dtypes.items():
             path = f"columns/{name}"
             if chunk == 0:
@@ -66,28 +68,32 @@ def column_files(root: Path, plan: Plan, files: Files) -> Iterator[Encoded]:
             yield encode_column_chunk(path, plan.n_rows, chunk, _to_numpy(table.column(name), dtype))
 
 
-def _parts(root: Path, shards: range, files: Files) -> Iterator[pa.Table]:
+def _buffers(root: Path, shards: range, files: Files) -> Iterator[pa.BufferReader]:
+    """Yield the parquet parts of shards, checked against their hashes."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     for shard in shards:
         key = catalog_key(shard)
-        yield pq.read_table(pa.BufferReader(read_committed(root, key, files[key])))
+        yield pa.BufferReader(read_committed(root, key, files[key]))
 
 
-def _concat(parts: Iterable[pa.Table]) -> pa.Table:
+def _concat(parts: Iterable[pa.BufferReader]) -> pa.Table:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    return pa.concat_tables(parts)
+    return pa.concat_tables(pq.read_table(part) for part in parts)
 
 
-def _choose(parts: Iterable[pa.Table]) -> tuple[dict[str, Any], list[str]]:
+def _choose(parts: Iterable[pa.BufferReader]) -> tuple[dict[str, Any], list[str]]:
     """Return the dtype of every column that becomes an array, and the names of those that do not."""
+    import pyarrow.parquet as pq
+
     nulls: Counter[str] = Counter()
     schema: pa.Schema = None
-    for table in parts:
-        schema = table.schema
-        nulls.update({name: table.column(name).null_count for name in schema.names})
+    for part in parts:
+        file = pq.ParquetFile(part)
+        schema = file.schema_arrow
+        nulls.update(_count_nulls(file.metadata))
     folded = Counter(name.lower() for name in schema.names)
     dtypes, parquet_only = {}, []
     for field in schema:
@@ -98,6 +104,16 @@ def _choose(parts: Iterable[pa.Table]) -> tuple[dict[str, Any], list[str]]:
         else:
             dtypes[field.name] = dtype
     return dtypes, parquet_only
+
+
+def _count_nulls(metadata: pq.FileMetaData) -> Counter[str]:
+    """Count the nulls of every column from the file's own statistics; without them, assume one."""
+    nulls: Counter[str] = Counter()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            known = column.statistics
+            nulls[column.path_in_schema] += known.null_count if known and known.has_null_count else 1
+    return nulls
 
 
 def _dtype(kind: pa.DataType, *, has_nulls: bool) -> Any:

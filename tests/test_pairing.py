@@ -78,6 +78,17 @@ def test_arcs_change_by_a_unit_in_the_stamps_last_place_at_most():
     assert np.abs(stored - arc).max() > 0
 
 
+def test_the_measures_are_those_of_the_stored_pixels():
+    rng = np.random.default_rng(5)
+    hosts = rng.normal(0, 0.01, (3, 2, 5, 7)).astype(np.float32)
+    arcs = rng.exponential(0.01, (6, 2, 5, 7)).astype(np.float32)
+    measures = pair_exactly(arcs, hosts, np.array([0, 1, 2, 2, 1, 0]))
+    stored = arcs.astype(np.float64)
+    np.testing.assert_allclose(measures.flux_nmgy, stored.sum(axis=(2, 3)), rtol=1e-14)
+    np.testing.assert_allclose(measures.power, (stored**2).sum(axis=(2, 3)), rtol=1e-14)
+    np.testing.assert_array_equal(measures.peak, arcs.max(axis=(2, 3)))
+
+
 def test_each_row_meets_its_own_host():
     hosts = np.array([0.1, 100.0], dtype=np.float32).reshape(2, 1, 1, 1)
     arcs = np.full((3, 1, 1, 1), 1e-3, dtype=np.float32)
