@@ -37,9 +37,9 @@ def _rows(lens_rows: Any, scene: str, **columns: Any) -> dict[str, np.ndarray]:
 def _lenstronomy(scene: str, psf: dict[str, Any], numerics: dict[str, Any]) -> np.ndarray:
     """Return lenstronomy's image of the scene, flux 5.
 
-    Its elliptical radius is sqrt(q x^2 + y^2 / q), so its R_sersic is sqrt(q) times the major-axis one; and its
-    b_n is the straight line 1.9992 n - 0.3271 (3 % off at n = 0.5). Radius and amplitude are scaled so that its
-    profile is ours exactly: b' (R / R')^(1/n) = b_n (R / R_e)^(1/n).
+    Its elliptical radius is sqrt(q x^2 + y^2 / q), so its R_sersic is sqrt(q) times the major-axis one; and
+    its b_n is the straight line 1.9992 n - 0.3271 (3 % off at n = 0.5). Radius and amplitude are scaled so
+    that its profile is ours exactly: b' (R / R')^(1/n) = b_n (R / R_e)^(1/n).
     """
     from lenstronomy.Data.imaging_data import ImageData
     from lenstronomy.Data.psf import PSF
@@ -91,7 +91,7 @@ def test_same_samples_give_the_same_image(scene: str, lens_rows: Any) -> None:
 
 
 def test_its_supersampled_gaussian_psf_is_our_box_response(lens_rows: Any) -> None:
-    """Convolved on a grid 5 times finer, then averaged over the pixel: a PSF without the pixel, and the pixel."""
+    """Convolved on a grid 5 times finer, then averaged over the pixel: a PSF that lacks the pixel."""
     fwhm = 0.9
     theirs = _lenstronomy(
         "quad", {"psf_type": "GAUSSIAN", "fwhm": fwhm, "pixel_size": SCALE, "truncation": 6},
