@@ -77,8 +77,8 @@ class HostPixels:
             return
         # Read by pread, not by a memory map: mapped pages would count as the process's memory.
         self._scratch = tempfile.TemporaryFile(dir=scratch_folder)  # noqa: SIM115 (lives as long as this)
-        for block in blocks:
-            self._scratch.write(np.ascontiguousarray(block).data)
+        for pixels in blocks:
+            self._scratch.write(np.ascontiguousarray(pixels).data)
         self._scratch.flush()
 
     def __enter__(self) -> HostPixels:
