@@ -1,0 +1,120 @@
+"""``arcforge audit``: decide whether paired stamps leak their label, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arcforge.cli import terminal
+from arcforge.cli.options import JsonFile, Seed
+
+# Exit codes by verdict; GO is 0
+EXIT_CODES = {"GO": 0, "GO-WITH-REMEDY": 10, "NO-GO": 20, "INCONCLUSIVE": 30}
+# What --fail-on takes
+_FAIL_ON = {"remedy": "GO-WITH-REMEDY", "nogo": "NO-GO", "inconclusive": "INCONCLUSIVE"}
+_COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "INCONCLUSIVE": "yellow", "SKIPPED": "dim"}
+
+
+def audit(
+    pairs: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE_OR_PARQUET", help="A store, or parquet with paired cutouts (s3:// too)."
+        ),
+    ],
+    json_file: JsonFile = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")
+    ] = None,
+    seed: Seed = 0,
+    n_pairs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Pairs to draw; 2000 if not given.")
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file that replaces default thresholds.")
+    ] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Verdicts that fail, of: remedy, nogo, inconclusive; others exit with 0."
+        ),
+    ] = "remedy,nogo,inconclusive",
+) -> None:
+    """Decide whether paired stamps leak their label: bug, PSF or physics; GO or NO-GO.
+
+    Stamp minus control is held against arcs rendered anew from the recorded parameters. Exit code: 0 GO, 10
+    GO-WITH-REMEDY, 20 NO-GO, 30 INCONCLUSIVE.
+
+    Examples
+    --------
+    arcforge audit lenses.zarr --html audit.html
+    arcforge audit train.parquet --json audit.json --n-pairs 5000
+    arcforge audit train.parquet --fail-on nogo,inconclusive
+    """
+    failing = _parse_fail_on(fail_on)
+    from arcforge.engine.auditing.page import write_page
+    from arcforge.engine.auditing.run import run_audit
+
+    with terminal.progress("auditing", "steps") as progress:
+        result = run_audit(pairs, seed=seed, n_pairs=n_pairs, thresholds=thresholds, progress=progress)
+    if json_file is not None:
+        terminal.write_json(result.report, json_file)
+    if html_file is not None:
+        write_page(result, html_file)
+    print_checks(result.report)
+    print_verdict(result.report)
+    for path in (json_file, html_file):
+        if path is not None:
+            terminal.note(f"wrote {path}")
+    verdict = result.report["verdict"]
+    raise typer.Exit(EXIT_CODES[verdict] if verdict in failing else 0)
+
+
+def _parse_fail_on(text: str) -> set[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in _FAIL_ON]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is not among {', '.join(_FAIL_ON)}", param_hint="--fail-on")
+    return {_FAIL_ON[word] for word in words}
+
+
+def print_checks(report: dict[str, Any]) -> None:
+    """Print every check with its finding."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1), show_edge=False, show_header=False)
+    for overflow in ("ignore", "ignore", "fold"):
+        table.add_column(no_wrap=overflow == "ignore", overflow=overflow)
+    for check in report["checks"]:
+        colour = _COLOURS[check["status"]]
+        title = escape(check["title"].split(":")[0])
+        table.add_row(
+            check["id"], f"[{colour}]{check['status']}[/]", f"[bold]{title}[/]: {escape(check['message'])}"
+        )
+    terminal.console().print(table)
+
+
+def print_verdict(report: dict[str, Any]) -> None:
+    """Print what matters most: the last lines of an audit are the ones that stay on the screen."""
+    from rich.markup import escape
+
+    console = terminal.console()
+    reason = f" {report['reason']}" if report["reason"] else ""
+    colour = (
+        "green" if report["verdict"] == "GO" else "yellow" if report["verdict"] == "GO-WITH-REMEDY" else "red"
+    )
+    console.print(f"\n[bold {colour}]{report['verdict']}{reason}[/]")
+    console.print(escape(report["because"]), soft_wrap=True)
+    for cause in report["causes"]:
+        if cause["estimate"] is not None:
+            low, high = cause["ci95"]
+            unit = "" if cause["unit"] == "ratio" else f" {cause['unit']}"
+            interval = f"(95 %: {low:.4g} to {high:.4g}; should be {cause['nominal']:g})"
+            size = f"{cause['estimate']:.4g}{unit} {interval}"
+            console.print(f"cause: [bold]{cause['name']}[/] {size}")
+        else:
+            console.print(f"cause: [bold]{cause['name']}[/]")
+    console.print(f"next: {escape(report['next_step'])}", soft_wrap=True)

@@ -1,0 +1,80 @@
+"""What a check returns, and how checks are run so that a crash can never pass for a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PASS, WARN, FAIL, INCONCLUSIVE, SKIPPED = "PASS", "WARN", "FAIL", "INCONCLUSIVE", "SKIPPED"
+
+Interval = tuple[float, float]
+
+
+class MissingParametersError(Exception):
+    """The data set does not record what the model needs; ``columns`` names it."""
+
+    def __init__(self, columns: list[str]) -> None:
+        super().__init__(f"not recorded: {', '.join(columns)}")
+        self.columns = columns
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer of one check; the runner adds id, title and whether it is required.
+
+    ``effect`` is the measured size in the unit that ``message`` names, ``ci95`` its interval, ``threshold``
+    what it was held against.
+    """
+
+    status: str
+    message: str
+    effect: float | None = None
+    ci95: Interval | None = None
+    threshold: float | None = None
+    n_pairs: int | None = None
+    n_groups: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the registry: a function of the audit's state that returns a :class:`Finding`."""
+
+    id: str
+    title: str
+    required: bool
+    run: Callable[[Any], Finding]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check and what came of it; ``crashed`` where it raised instead of answering."""
+
+    check: Check
+    finding: Finding
+    crashed: bool = False
+
+
+def run_check(check: Check, state: Any) -> Outcome:
+    """Run one check; whatever it raises becomes a status that no verdict takes for a pass."""
+    try:
+        return Outcome(check, check.run(state))
+    except MissingParametersError as error:
+        return Outcome(check, Finding(SKIPPED, f"needs parameters that are {error}"))
+    except Exception as error:  # any crash of a check is a result: "did not run"
+        text = " ".join(str(error).split())
+        return Outcome(
+            check, Finding(INCONCLUSIVE, f"did not finish: {type(error).__name__}: {text}"), crashed=True
+        )
+
+
+def judge_equivalence(ci95: Interval, low: float, high: float) -> str:
+    """Return PASS where the interval lies inside [low, high], FAIL where it lies outside, else INCONCLUSIVE.
+
+    A pass is an argument for equivalence: "not significant" is not one.
+    """
+    if low <= ci95[0] and ci95[1] <= high:
+        return PASS
+    if ci95[1] < low or ci95[0] > high:
+        return FAIL
+    return INCONCLUSIVE

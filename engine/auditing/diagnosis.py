@@ -1,0 +1,241 @@
+"""From residual to cause: is the difference explained as recorded, and if not, which named fault explains it?
+
+A cause is named where rendering with it leaves no more than the residual check allows, and it wins against
+the record and against every other cause in the host bootstrap. A fit that improves without explaining names
+nothing: the pixels were not made from these parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.faults import Hypothesis, search
+from arcforge.engine.auditing.naming import Cause, name_causes
+from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
+from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
+from arcforge.engine.auditing.sky import Registration, register, white_noise
+from arcforge.engine.auditing.solve import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from arcforge.engine.auditing.state import AuditState
+    from arcforge.engine.auditing.thresholds import Thresholds
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """One parameter of the fit; ``within`` tells whether its interval lies inside the tolerance."""
+
+    estimate: Estimate
+    nominal: float
+    tolerance: float
+
+    @property
+    def departure(self) -> float:
+        """Distance from the nominal value in tolerances."""
+        return abs(self.estimate.value - self.nominal) / self.tolerance
+
+    @property
+    def within(self) -> bool:
+        """The interval lies inside nominal +- tolerance."""
+        low, high = self.estimate.ci95
+        return self.nominal - self.tolerance <= low and high <= self.nominal + self.tolerance
+
+    @property
+    def outside(self) -> bool:
+        """The interval lies outside nominal +- tolerance."""
+        low, high = self.estimate.ci95
+        return high < self.nominal - self.tolerance or low > self.nominal + self.tolerance
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the fit found on the fitted rows.
+
+    Attributes
+    ----------
+    nuisance : dict
+        Parameter name to :class:`Nuisance`, at the record or, where that does not hold, at the best
+        explanation.
+    noise : Estimate
+        White noise of the stamp that its control lacks, in sky sigmas.
+    registration : Registration
+    registration_matters : bool
+        The control is shifted and moving it explains the sky difference.
+    explained_as_recorded : bool
+        Recorded parameters leave no more than the residual check allows (the PSF kernel may be a finite one).
+    kernel_edge_pix : float
+        Where the PSF kernel ends, if that is needed; else infinity.
+    causes : list of Cause
+        Most certain first; ``provenance`` where something is wrong and no cause explains it.
+    hypotheses : list of Hypothesis
+        What was tried, best first.
+    recorded : Evaluation
+        The residual of the record.
+    shift_leaves : float
+        Share of the misfit that moving a shifted control back leaves.
+    """
+
+    nuisance: dict[str, Nuisance]
+    noise: Estimate
+    registration: Registration
+    registration_matters: bool
+    explained_as_recorded: bool
+    recorded: Evaluation
+    causes: list[Cause] = field(default_factory=list)
+    shift_leaves: float = 1.0
+    kernel_edge_pix: float = np.inf
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+
+
+def diagnose(state: AuditState) -> Diagnosis:
+    """Fit the nuisance parameters and, where record and pixels disagree, search for the cause."""
+    rows, limits, forward = state.fit_rows, state.thresholds, state.forward
+    bootstrap = HostBootstrap(
+        np.unique(state.pairs.groups[rows], return_inverse=True)[1],
+        limits.count("gate.bootstraps"),
+        state.rng("fit bootstrap"),
+    )
+    raw = _collect(state)
+    registration, shifted = _register(state, raw, bootstrap)
+    data = replace(raw, added=raw.recorded + registration.difference) if shifted else raw
+    relative = white_noise(data.added - data.recorded, ~data.arc) / data.sky_sigma
+    noise = bootstrap.median(np.nanmedian(relative, axis=1))
+    data = _weigh(data, np.nan_to_num(relative) * data.sky_sigma, limits)
+    recorded = evaluate(forward, data, Point(), ())
+    judge = Judge(limits, bootstrap, noise.value if noise.ci95[0] > limits["nuisance.noise_sigma"] else 0.0)
+    nuisance = summarise(
+        evaluate(forward, data, Point(), parameter_names(data.bands)), data, bootstrap, limits
+    )
+    before = evaluate(forward, replace(data, added=raw.added), Point(), ()) if shifted else recorded
+    result = Diagnosis(
+        nuisance=nuisance,
+        noise=noise,
+        registration=registration,
+        registration_matters=shifted,
+        shift_leaves=float(recorded.chi2.sum() / max(before.chi2.sum(), 1e-300)),
+        explained_as_recorded=judge.passes(recorded, data),
+        recorded=recorded,
+    )
+    if not result.explained_as_recorded or any(n.outside for n in nuisance.values()):
+        result = _search(state, result, data, judge)
+    return replace(result, causes=name_causes(state, result, data, judge))
+
+
+def _search(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> Diagnosis:
+    """Add the hypotheses, and the nuisance parameters about the best of them."""
+    hypotheses = search(state.forward, data, judge)
+    best = hypotheses[0]
+    undone = best.apply(data)
+    names = (*parameter_names(data.bands), *undone.templates)
+    about_best = evaluate(state.forward, undone, best.point, names)
+    return replace(
+        result,
+        hypotheses=hypotheses,
+        nuisance=summarise(about_best, undone, judge.bootstrap, judge.limits),
+        kernel_edge_pix=best.point["kernel_edge_pix"],
+        explained_as_recorded=result.explained_as_recorded or (best.explains and not best.causes),
+    )
+
+
+class Judge:
+    """Decides whether an evaluation leaves no more than allowed.
+
+    Parameters
+    ----------
+    limits : Thresholds
+    bootstrap : HostBootstrap
+        Of the fitted rows.
+    noise_sigma : float
+        Added noise in sky sigmas; where it is > 0, only what neighbouring pixels share counts as a residual.
+    """
+
+    def __init__(self, limits: Thresholds, bootstrap: HostBootstrap, noise_sigma: float) -> None:
+        self.limits = limits
+        self.bootstrap = bootstrap
+        self.noise_sigma = noise_sigma
+
+    def passes(self, evaluation: Evaluation, data: FitData) -> bool:
+        """Whether the residual is within the limits of R1 (its structured part, under added noise)."""
+        limits = self.limits
+        if self.noise_sigma > 0:
+            power = (self.noise_sigma * data.sky_sigma / np.where(data.peak > 0, data.peak, np.inf)) ** 2
+            allowed = limits["residual.rms_of_peak"] ** 2 + limits["faults.noise_excess"] * float(
+                power.mean()
+            )
+            return self.bootstrap.mean(evaluation.structured).value <= allowed
+        level = limits["residual.row_quantile"]
+        return bool(
+            np.quantile(evaluation.rms_of_peak, level) <= limits["residual.rms_of_peak"]
+            and np.quantile(evaluation.rms_of_sky, level) <= limits["residual.rms_of_sky"]
+        )
+
+
+def _collect(state: AuditState) -> FitData:
+    rows = state.fit_rows
+    free = state.arc_free[rows]
+    return FitData(
+        bands=state.pairs.bands,
+        rows=rows,
+        added=state.added[rows],
+        controls=state.pairs.controls[rows],
+        recorded=state.model[rows],
+        weights=np.ones(free.shape[:2]),
+        peak=state.model_peak[rows],
+        sky_sigma=state.sky_sigma[rows],
+        arc=~free,
+    )
+
+
+def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tuple[Registration, bool]:
+    """Measure the control's shift, and tell whether moving it back explains the sky difference."""
+    limits = state.thresholds
+    stamps = state.pairs.stamps[data.rows] - data.recorded
+    least = limits["nuisance.control_shift_pix"]
+    registration = register(stamps, data.controls, ~data.arc, bootstrap, least)
+    distance = float(np.hypot(registration.x.value, registration.y.value))
+    return registration, distance > least and registration.explained >= limits["faults.shift_explained"]
+
+
+def _weigh(data: FitData, noise_nmgy: Floats, limits: Thresholds) -> FitData:
+    """Weigh pixels by rendering error, added noise and 1e-4 sky sigma (rounding of bright hosts)."""
+    variance = (limits["residual.model_error_of_peak"] * data.peak) ** 2
+    variance = variance + noise_nmgy**2 + (1e-4 * data.sky_sigma) ** 2
+    return replace(data, weights=1.0 / variance)
+
+
+def summarise(
+    evaluation: Evaluation, data: FitData, bootstrap: HostBootstrap, limits: Thresholds
+) -> dict[str, Nuisance]:
+    """Return the median over hosts of each parameter, with interval, nominal value and tolerance."""
+    result: dict[str, Nuisance] = {}
+    sky = float(np.median(data.sky_sigma))
+    for name in evaluation.free:
+        tolerance, floor = _tolerance(name, sky, limits)
+        estimate = bootstrap.median(evaluation.values(name), evaluation.known(name))
+        estimate = estimate.widened(floor * max(estimate.value, 1.0) if is_scale(name) else floor)
+        result[name] = Nuisance(estimate, nominal_value(name), tolerance)
+    pedestals = [name for name in evaluation.free if name.startswith("pedestal_nmgy_")]
+    if pedestals:
+        tolerance, floor = _tolerance("pedestal_nmgy", sky, limits)
+        mean = np.mean([evaluation.values(name) for name in pedestals], axis=0)
+        result["pedestal_nmgy"] = Nuisance(bootstrap.median(mean).widened(floor), 0.0, tolerance)
+    return result
+
+
+def _tolerance(name: str, sky_sigma: float, limits: Thresholds) -> tuple[float, float]:
+    """Return the tolerance of a parameter and the floor of its interval."""
+    if name.startswith("offset"):
+        return limits["nuisance.offset_pix"], limits["nuisance.floor_offset_pix"]
+    if name.startswith("pedestal"):
+        return limits["nuisance.pedestal_sigma"] * sky_sigma, 1e-4 * sky_sigma
+    if name == "wraparound":
+        return limits["nuisance.wraparound"], limits["nuisance.floor_wraparound"]
+    if name == "source_size":
+        return limits["nuisance.source_size"], limits["nuisance.floor_scale"]
+    return limits["nuisance.scale"], limits["nuisance.floor_scale"] if is_scale(name) else 1e-5

@@ -1,0 +1,255 @@
+"""The fault dictionary: every named way in which pixels can depart from their record, fitted to the same
+rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.solve import Evaluation, best_kernel_edge, evaluate, fit
+from arcforge.engine.auditing.transforms import list_transforms
+from arcforge.engine.errors import ArcforgeError
+
+if TYPE_CHECKING:
+    from arcforge.engine.auditing.diagnosis import Judge
+    from arcforge.engine.auditing.forward import Forward
+
+Floats = NDArray[np.float64]
+
+# Starting values of the scales: the linear model alone does not reach from 1 to a sigma taken for a FWHM
+_STARTS = {
+    "psf_width": (0.3, 0.45, 0.65, 0.85, 1.0, 1.2, 1.5, 2.0, 2.6, 3.6),
+    "theta_e_scale": (0.6, 0.75, 0.9, 1.0, 1.1, 1.25, 1.45, 1.75),
+    "source_size": (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.5, 6.0),
+}
+# Edges of a finite PSF kernel that are tried before the fit, in pixels
+_KERNEL_EDGES = (5.5, 7.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5, 28.5, 33.5, 40.5)
+# A finite kernel is taken into the model where it removes at least this share of the misfit
+_KERNEL_GAIN = 0.2
+_SCAN_ROWS, _SEARCH_ROWS = 16, 48
+_FINALISTS = 3
+_FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
+# A turned or exchanged image is the base for further faults only where undoing it removes this share of the
+# misfit
+_TRANSFORM_GAIN = 0.5
+
+
+def _as_it_is(data: FitData) -> FitData:
+    return data
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One explanation, fitted.
+
+    Attributes
+    ----------
+    causes : tuple of str
+        Names of the faults that it consists of; empty for the record itself.
+    detail : str
+        What exactly, in words.
+    point : Point
+        Best values.
+    free : tuple of str
+        Fitted parameters.
+    chi2 : (n,)
+        Misfit of each searched row at the shared point.
+    explains : bool
+        The residual passes.
+    apply : callable
+        Brings data into the form in which the model applies (undoes a transform, adds a template).
+    """
+
+    causes: tuple[str, ...]
+    detail: str
+    point: Point
+    free: tuple[str, ...]
+    chi2: Floats
+    explains: bool
+    apply: Callable[[FitData], FitData] = field(default=_as_it_is, repr=False)
+
+    @property
+    def misfit(self) -> float:
+        """Sum of squares over the searched rows."""
+        return float(self.chi2.sum())
+
+
+def parameters_of(bands: str) -> dict[str, tuple[str, ...]]:
+    """Return the parameters of every cause that the fit can move."""
+    return {
+        "kernel_offset": ("offset_x_pix", "offset_y_pix"),
+        "psf_width": ("psf_width",),
+        "theta_e_scale": ("theta_e_scale",),
+        "source_size": ("source_size",),
+        "flux_scale": tuple(f"flux_scale_{band}" for band in bands),
+        "pedestal": tuple(f"pedestal_nmgy_{band}" for band in bands),
+        "wraparound": ("wraparound",),
+    }
+
+
+def spread_rows(n: int, limit: int) -> NDArray[np.int64]:
+    """Return at most ``limit`` of n rows, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(limit, n)).astype(np.int64))
+
+
+def search_rows(n: int) -> NDArray[np.int64]:
+    """Return the rows that hypotheses are compared on."""
+    return spread_rows(n, _SEARCH_ROWS)
+
+
+def search(forward: Forward, data: FitData, judge: Judge) -> list[Hypothesis]:
+    """Fit every explanation; those that explain come first (fewest faults first), then by misfit."""
+    finder = _Finder(forward, data.take(search_rows(len(data.rows))), judge)
+    record = finder.with_finite_kernel(finder.record())
+    if record.explains:
+        return [record]
+    found = [record, *finder.transforms(), *finder.singles()]
+    found.sort(key=_rank)
+    found[0] = finder.with_finite_kernel(found[0])
+    if not found[0].explains:
+        found += finder.several(found)
+        found.sort(key=_rank)
+    return found
+
+
+def _rank(hypothesis: Hypothesis) -> tuple[bool, int, float]:
+    n_causes = len(hypothesis.causes) if hypothesis.explains else 0
+    return (not hypothesis.explains, n_causes, hypothesis.misfit)
+
+
+class _Finder:
+    """Fits hypotheses to one set of rows; a coarse look at few rows decides which are worth the whole set."""
+
+    def __init__(self, forward: Forward, data: FitData, judge: Judge) -> None:
+        self.forward = forward
+        self.data = data
+        self.few_rows = spread_rows(len(data.rows), _SCAN_ROWS)
+        self.judge = judge
+
+    def record(self) -> Hypothesis:
+        return self._evaluate((), "as recorded", Point(), ())
+
+    def transforms(self) -> list[Hypothesis]:
+        """Flips, turns and exchanged bands."""
+        return [
+            self._evaluate((t.cause,), t.detail, Point(), (), t.undo)
+            for t in list_transforms(self.data.bands)
+        ]
+
+    def singles(self) -> list[Hypothesis]:
+        """Every cause with parameters on its own, and the SIE without sqrt(q)."""
+        rough = []
+        for cause, names in parameters_of(self.data.bands).items():
+            apply = self._with_wraparound if cause == "wraparound" else _as_it_is
+            few = apply(self.data.take(self.few_rows))
+            rough.append((cause, apply, fit(self.forward, few, self._start(names), names, max_iterations=3)))
+        rough.sort(key=lambda item: float(item[2].chi2.sum()))
+        found = [self._evaluate(("theta_e_scale",), "1/sqrt(q)", Point(missing_sqrt_q=True), ())]
+        for place, (cause, apply, few_best) in enumerate(rough):
+            if place < _FINALISTS:
+                best = fit(self.forward, apply(self.data), few_best.point, few_best.free)
+                found.append(self._hypothesis((cause,), "constant", best, apply))
+            else:
+                found.append(self._evaluate((cause,), "constant", few_best.point, few_best.free, apply))
+        return found
+
+    def with_finite_kernel(self, best: Hypothesis) -> Hypothesis:
+        """Try whether the PSF kernel was cut to a square; the rest of the point is fitted again."""
+        if np.isfinite(best.point["kernel_edge_pix"]) or (best.explains and "psf_width" not in best.causes):
+            return best
+        few = best.apply(self.data).take(self.few_rows)
+        edge, share = best_kernel_edge(self.forward, few, best.point, best.free, _KERNEL_EDGES)
+        if share > 1.0 - _KERNEL_GAIN:
+            return best
+        start = best.point.at(kernel_edge_pix=edge)
+        data = best.apply(self.data)
+        found = fit(self.forward, data, start, (*best.free, "kernel_edge_pix"))
+        if found.chi2.sum() >= (1.0 - _KERNEL_GAIN) * best.misfit:
+            return best
+        return self._evaluate(best.causes, best.detail, found.point, best.free, best.apply)
+
+    def several(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Several faults at once: all parameters from the best start, then only those that depart."""
+        record = next(h for h in found if not h.causes)
+        base = found[0]
+        if (
+            base.causes[:1]
+            and base.causes[0] in _FAULTS_OF_THE_IMAGE
+            and base.misfit > _TRANSFORM_GAIN * record.misfit
+        ):
+            base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
+        data = base.apply(self.data)
+        every = fit(self.forward, data, base.point, (*parameter_names(data.bands), *data.templates))
+        fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
+        causes = fixed + self._departing(every, data)
+        result = [self._hypothesis(("provenance",), "all parameters at once", every, base.apply)]
+        if len(fixed) < len(causes) <= self.judge.limits.count("faults.max_causes"):
+            names = tuple(n for c in causes[len(fixed) :] for n in parameters_of(data.bands)[c])
+            kept = {*names, "kernel_edge_pix"}
+            start = replace(every.point, values={n: v for n, v in every.point.values.items() if n in kept})
+            best = fit(self.forward, data, start, names)
+            fewer = self._hypothesis(causes, base.detail, best, base.apply)
+            result.append(fewer if fewer.explains else self.with_finite_kernel(fewer))
+        return result
+
+    def _departing(self, evaluation: Evaluation, data: FitData) -> tuple[str, ...]:
+        """Causes whose parameters lie outside their tolerance, the one of the largest departure first."""
+        from arcforge.engine.auditing.diagnosis import summarise
+
+        bootstrap = self.judge.bootstrap.of_rows(search_rows(len(self.judge.bootstrap.groups)))
+        nuisance = summarise(evaluation, data, bootstrap, self.judge.limits)
+        size = {
+            cause: max(nuisance[n].departure for n in names if n in nuisance)
+            for cause, names in parameters_of(data.bands).items()
+            if any(n in nuisance and nuisance[n].outside for n in names)
+        }
+        return tuple(sorted(size, key=lambda cause: -size[cause]))
+
+    def _start(self, names: tuple[str, ...]) -> Point:
+        """The best value of a coarse scan on few rows; the record for parameters that are nearly linear."""
+        if names[0] not in _STARTS:
+            return Point()
+        few = self.data.take(self.few_rows)
+        points = [Point({names[0]: value}) for value in _STARTS[names[0]]]
+        misfits = [self._misfit(few, point) for point in points]
+        return points[int(np.argmin(misfits))]
+
+    def _misfit(self, data: FitData, point: Point) -> float:
+        try:
+            return float(evaluate(self.forward, data, point, ()).chi2.sum())
+        except ArcforgeError:  # a width that no grid can hold
+            return np.inf
+
+    def _with_wraparound(self, data: FitData) -> FitData:
+        return replace(data, templates={"wraparound": self.forward.wraparound(data.rows)})
+
+    def _evaluate(
+        self,
+        causes: tuple[str, ...],
+        detail: str,
+        point: Point,
+        free: Sequence[str],
+        apply: Callable[[FitData], FitData] = _as_it_is,
+    ) -> Hypothesis:
+        evaluation = evaluate(self.forward, apply(self.data), point, free)
+        return self._hypothesis(causes, detail, evaluation, apply)
+
+    def _hypothesis(
+        self,
+        causes: tuple[str, ...],
+        detail: str,
+        evaluation: Evaluation,
+        apply: Callable[[FitData], FitData] = _as_it_is,
+    ) -> Hypothesis:
+        # the record explains only with a finite kernel: that it does not as it is has been found before
+        eligible = causes != ("provenance",) and (
+            bool(causes) or np.isfinite(evaluation.point["kernel_edge_pix"])
+        )
+        explains = eligible and self.judge.passes(evaluation, self.data)
+        return Hypothesis(causes, detail, evaluation.point, evaluation.free, evaluation.chi2, explains, apply)

@@ -1,0 +1,169 @@
+"""The forward model of the audit: re-render rows from recorded parameters, as they are or changed in one
+respect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.kernels import cut_kernel, wraparound
+from arcforge.kernels.codes import PSF_NONE
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+Images = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+# The audit asks for residuals of 1e-3 of the peak; its own error must not show in them.
+VARIANT, RTOL = "auto", 2e-4
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a set may differ from its record: the same for every row. The defaults change nothing.
+
+    Scales multiply the recorded value. ``missing_sqrt_q`` renders the SIE without its factor sqrt(q), which
+    makes the Einstein radius larger by 1/sqrt(q). ``kernel_edge_pix`` cuts the PSF kernel to a square that
+    ends so far from its centre (a kernel of 2 h + 1 pixels a side ends at h + 1/2).
+    """
+
+    offset_x_pix: float = 0.0
+    offset_y_pix: float = 0.0
+    psf_width: float = 1.0
+    theta_e_scale: float = 1.0
+    source_size: float = 1.0
+    missing_sqrt_q: bool = False
+    kernel_edge_pix: float = np.inf
+
+
+NOMINAL = Change()
+
+
+class Forward:
+    """Renders rows of one set.
+
+    Parameters
+    ----------
+    columns : RenderColumns
+        Recorded parameters of the audited pairs.
+    stamp_size, pixscale_arcsec
+        Frame of the stamps.
+    variant, rtol
+        Renderer; the defaults are the audit's.
+    """
+
+    def __init__(
+        self,
+        columns: RenderColumns,
+        stamp_size: int,
+        pixscale_arcsec: float,
+        variant: str = VARIANT,
+        rtol: float = RTOL,
+    ) -> None:
+        self.columns = columns
+        self.stamp_size = stamp_size
+        self.pixscale_arcsec = pixscale_arcsec
+        self.variant = variant
+        self.rtol = rtol
+        self._last_cut: tuple[Any, Images, Images] | None = None
+
+    def render(
+        self,
+        rows: Integers,
+        change: Change = NOMINAL,
+        *,
+        with_psf: bool = True,
+        reff_arcsec: float | None = None,
+    ) -> Images:
+        """Render rows.
+
+        Parameters
+        ----------
+        rows : int64 (k,)
+            Rows of ``columns``.
+        change : Change
+            Departure from the record.
+        with_psf : bool
+            False leaves the PSF out (pixel means).
+        reff_arcsec : float, optional
+            Source size in place of the recorded one.
+
+        Returns
+        -------
+        float32 (k, band, y, x)
+            nMgy per pixel.
+        """
+        if np.isfinite(change.kernel_edge_pix):
+            return self.cut(rows, change, [change.kernel_edge_pix])[0]
+        return self._render(self._changed(rows, change, with_psf, reff_arcsec), self.stamp_size)
+
+    def cut(self, rows: Integers, change: Change, edges_pix: Sequence[float]) -> list[Images]:
+        """Render rows with the PSF kernel cut at each of several edges: float32 (k, band, y, x) each."""
+        whole = replace(change, kernel_edge_pix=np.inf)
+        changed = self._changed(rows, whole, True, None)
+        key = (rows.tobytes(), whole)
+        # a fit asks for three edges of the same rows and change in a row
+        if self._last_cut is None or self._last_cut[0] != key:
+            bare = self._changed(rows, whole, False, None)
+            self._last_cut = (
+                key,
+                self._render(changed, self.stamp_size),
+                self._render(bare, self.stamp_size),
+            )
+        _, images, unconvolved = self._last_cut
+        return cut_kernel(images, unconvolved, changed, self.pixscale_arcsec, edges_pix)
+
+    def wraparound(self, rows: Integers) -> Images:
+        """Return what an unpadded convolution would add to each row: float32 (k, band, y, x)."""
+        n = self.stamp_size
+        wide = self._render(self._changed(rows, NOMINAL, False, None), n + 2 * (n // 2))
+        return wraparound(wide, self._changed(rows, NOMINAL, True, None), self.pixscale_arcsec, n)
+
+    def _render(self, columns: RenderColumns, stamp_size: int) -> Images:
+        from arcforge.engine.render import render_rows
+
+        return render_rows(
+            columns,
+            stamp_size=stamp_size,
+            pixscale_arcsec=self.pixscale_arcsec,
+            variant=self.variant,
+            rtol=self.rtol,
+        )
+
+    def _changed(
+        self, rows: Integers, change: Change, with_psf: bool, reff_arcsec: float | None
+    ) -> RenderColumns:
+        c = self.columns.take(rows)
+        theta_e = c.theta_e_arcsec * change.theta_e_scale
+        if change.missing_sqrt_q:
+            theta_e = theta_e * inverse_sqrt_q(c)
+        return replace(
+            c,
+            theta_e_arcsec=theta_e,
+            lens_x_arcsec=c.lens_x_arcsec + change.offset_x_pix * self.pixscale_arcsec,
+            lens_y_arcsec=c.lens_y_arcsec + change.offset_y_pix * self.pixscale_arcsec,
+            src_reff_arcsec=(
+                c.src_reff_arcsec * change.source_size
+                if reff_arcsec is None
+                else np.full(len(c), reff_arcsec)
+            ),
+            psf_fwhm_arcsec=c.psf_fwhm_arcsec * change.psf_width,
+            psf_model=c.psf_model if with_psf else np.full_like(c.psf_model, PSF_NONE),
+        )
+
+
+def inverse_sqrt_q(columns: RenderColumns) -> NDArray[np.float64]:
+    """Return 1/sqrt(q) of each lens, q = (1 - e) / (1 + e)."""
+    return np.asarray(np.sqrt((1.0 + columns.lens_e) / (1.0 - columns.lens_e)))
+
+
+def distance_pix(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the stamp's centre: float64 (ny, nx)."""
+    y, x = np.indices(shape, dtype=np.float64)
+    return np.hypot(y - (shape[0] - 1) / 2.0, x - (shape[1] - 1) / 2.0)

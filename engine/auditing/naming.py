@@ -1,0 +1,308 @@
+"""Words for causes: the named fault with its fitted size, what that number usually is, and what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.faults import Hypothesis, search_rows
+from arcforge.engine.auditing.forward import inverse_sqrt_q
+from arcforge.engine.auditing.nuisance import FitData
+from arcforge.engine.auditing.resampling import Estimate
+from arcforge.engine.auditing.solve import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from arcforge.engine.auditing.diagnosis import Diagnosis, Judge, Nuisance
+    from arcforge.engine.auditing.state import AuditState
+
+Floats = NDArray[np.float64]
+
+_KNOWN_WIDTHS = {
+    2.355: "a sigma taken for a FWHM (2.355)",
+    1 / 2.355: "a FWHM taken for a sigma (1/2.355)",
+    1 / 0.262: "arcsec taken for pixels (1/0.262)",
+    0.262: "pixels taken for arcsec (0.262)",
+    2.0: "a half width taken for a full width (2)",
+}
+_KNOWN_FLUXES = {
+    0.262**2: "flux per square arcsec taken for flux per pixel (0.262 squared)",
+    1 / 0.262**2: "flux per pixel taken for flux per square arcsec (1/0.262 squared)",
+    2.5: "a factor of the magnitude scale (2.5)",
+    10**0.4: "one magnitude (10**0.4)",
+    10**-0.4: "one magnitude (10**-0.4)",
+}
+# A fitted number this close to a known one is called by its name
+_NEAR = 0.02
+# A shift that leaves less than this share of the misfit is the fault, even if its interpolation is not known
+_SHIFT_LEAVES = 0.1
+# Flux scales whose product with the magnification scatters less than this share of their own scatter are 1/mu
+_FOLLOWS_MAGNIFICATION = 0.2
+
+_UNITS = {
+    "kernel_offset": "px",
+    "control_shift": "px",
+    "pedestal": "nMgy/px",
+    "noise": "sky sigma",
+    "orientation": "",
+    "band_order": "",
+    "provenance": "",
+}
+NEXT_STEP = {
+    "kernel_offset": "centre the PSF kernel and the pixel grid of the renderer",
+    "psf_width": "compare the PSF width that is applied with the one that is recorded, and its unit",
+    "theta_e_scale": "use one convention of the Einstein radius in renderer and catalogue",
+    "source_size": "compare the source size that is rendered with the one that is recorded",
+    "flux_scale": "compare zero points, units and normalisation of the added light",
+    "pedestal": "take stamp and control from the same image, with one sky level",
+    "control_shift": "cut stamp and control at the same pixel, without resampling",
+    "orientation": "use one axis order and direction for arc, stamp and control",
+    "band_order": "read the band order from the metadata, for stamp and control alike",
+    "wraparound": "pad the convolution: light that leaves one edge returns at the other",
+    "noise": "add noise to the added light only, or record the noise that was added",
+    "provenance": "find the code and the inputs that made these pixels: the recorded parameters did not",
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A named fault with its size."""
+
+    name: str
+    estimate: float | None
+    ci95: tuple[float, float] | None
+    nominal: float | None
+    unit: str
+    message: str
+
+    @property
+    def certainty(self) -> float:
+        """Distance from the nominal value in widths of the interval."""
+        if self.estimate is None or self.ci95 is None or self.nominal is None:
+            return np.inf
+        return abs(self.estimate - self.nominal) / max(self.ci95[1] - self.ci95[0], 1e-12)
+
+
+def _cause(name: str, estimate: Estimate | None, nominal: float | None, text: str) -> Cause:
+    return Cause(
+        name,
+        None if estimate is None else estimate.value,
+        None if estimate is None else estimate.ci95,
+        nominal,
+        _UNITS.get(name, "ratio"),
+        f"{text}; {NEXT_STEP[name]}",
+    )
+
+
+def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> list[Cause]:
+    """Return the named causes, most certain first; none where the record explains the pixels.
+
+    Parameters
+    ----------
+    state : AuditState
+    result : Diagnosis
+        Everything but its causes.
+    data : FitData
+        The pixels that were fitted.
+    judge : Judge
+        What counts as explained.
+    """
+    causes: list[Cause] = []
+    if result.registration_matters:
+        causes.append(_shift_cause(state, result))
+    if result.hypotheses:
+        causes += _fitted_causes(state, result, data, judge)
+    limit = state.thresholds["nuisance.noise_sigma"]
+    if result.noise.ci95[0] > limit and not result.registration_matters:
+        text = f"the stamp carries white noise of {result.noise.value:.3g} sky sigma that its control lacks"
+        causes.append(_cause("noise", result.noise, 0.0, text))
+    return causes
+
+
+def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
+    shift = result.registration
+    text = (
+        f"the control lies ({shift.x.value:+.3f}, {shift.y.value:+.3f}) px from its stamp; "
+        f"{shift.operator} removes {100 * shift.explained:.0f} % of the sky difference"
+    )
+    return _cause(
+        "control_shift", _length(shift.x, shift.y, state.thresholds["nuisance.floor_offset_pix"]), 0.0, text
+    )
+
+
+def _length(x: Estimate, y: Estimate, floor: float) -> Estimate:
+    """Length of a vector of two estimates, with the error along its own direction."""
+    length = float(np.hypot(x.value, y.value))
+    half_x, half_y = (abs(v.value) * (v.ci95[1] - v.ci95[0]) / 2.0 for v in (x, y))
+    half = float(np.hypot(half_x, half_y)) / max(length, 1e-12)
+    return Estimate(length, (length - half, length + half), half / 1.96).widened(floor)
+
+
+def _fitted_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> list[Cause]:
+    best, *others = result.hypotheses
+    if best.explains and not best.causes:
+        return []
+    if not best.explains:
+        # what an unknown way of resampling leaves of a shifted control is no second fault
+        settled = result.registration_matters and result.shift_leaves < _SHIFT_LEAVES
+        return [] if result.explained_as_recorded or settled else [_provenance(result)]
+    rivals = [h for h in others if h.causes != ("provenance",) and not set(best.causes) <= set(h.causes)]
+    if any(
+        _vote(best, rival, judge, data) < state.thresholds["faults.vote"]
+        for rival in rivals
+        if not rival.explains
+    ):
+        return [_provenance(result)]
+    evaluation = evaluate(state.forward, best.apply(data), best.point, best.free)
+    if not judge.passes(evaluation, data):
+        return [_provenance(result)]
+    undecided = sorted(
+        {
+            c
+            for h in rivals
+            if h.explains and _vote(best, h, judge, data) < state.thresholds["faults.vote"]
+            for c in h.causes
+        }
+    )
+    tail = f"; cannot be told apart from {', '.join(undecided)} in this sample" if undecided else ""
+    causes = [_fitted_cause(state, name, best, evaluation, data, judge) for name in best.causes]
+    return [replace(c, message=c.message + tail) for c in sorted(causes, key=lambda c: -c.certainty)]
+
+
+def _vote(best: Hypothesis, rival: Hypothesis, judge: Judge, data: FitData) -> float:
+    """Share of host resamples in which the best explanation has the smaller misfit."""
+    hosts = judge.bootstrap.of_rows(search_rows(len(data.rows)))
+    _, difference = hosts.sums(rival.chi2 - best.chi2)
+    return float(np.mean(difference > 0))
+
+
+def _fitted_cause(
+    state: AuditState, name: str, best: Hypothesis, evaluation: Evaluation, data: FitData, judge: Judge
+) -> Cause:
+    from arcforge.engine.auditing.diagnosis import summarise
+
+    if name in ("orientation", "band_order"):
+        return _cause(name, None, None, best.detail)
+    if name == "theta_e_scale" and best.point.missing_sqrt_q:
+        factor = judge.bootstrap.median(inverse_sqrt_q(state.forward.columns.take(data.rows)))
+        text = (
+            f"Einstein radii are larger by 1/sqrt(q), median {factor.value:.4g}: "
+            "the SIE lacks its factor sqrt(q)"
+        )
+        return _cause(
+            name, factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value), 1.0, text
+        )
+    nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
+    word = _WORDS[name]
+    return word(state, nuisance, evaluation, data, judge)
+
+
+def _offset_cause(
+    state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
+) -> Cause:
+    x, y = nuisance["offset_x_pix"].estimate, nuisance["offset_y_pix"].estimate
+    half = ", half a pixel" if any(abs(abs(v.value) - 0.5) < _NEAR for v in (x, y)) else ""
+    text = f"every arc lies ({x.value:+.3f}, {y.value:+.3f}) px from its place{half}"
+    return _cause("kernel_offset", _length(x, y, state.thresholds["nuisance.floor_offset_pix"]), 0.0, text)
+
+
+def _pedestal_cause(
+    state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
+) -> Cause:
+    each = [evaluation.values(f"pedestal_nmgy_{band}") for band in data.bands]
+    shown = ", ".join(f"{band} {np.median(v):+.3g}" for band, v in zip(data.bands, each, strict=True))
+    sigmas = judge.bootstrap.median(np.mean(np.array(each).T / data.sky_sigma, axis=1)).value
+    text = f"a constant is added to every stamp ({shown} nMgy/px; {sigmas:+.3f} sky sigma)"
+    return _cause("pedestal", nuisance["pedestal_nmgy"].estimate, 0.0, text)
+
+
+def _wraparound_cause(
+    state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
+) -> Cause:
+    text = "light that leaves the stamp at one edge returns at the opposite one"
+    return _cause("wraparound", nuisance["wraparound"].estimate, 0.0, text)
+
+
+def _flux_cause(
+    state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
+) -> Cause:
+    scale = np.array([evaluation.values(f"flux_scale_{band}") for band in data.bands])
+    each = {band: judge.bootstrap.median(rows) for band, rows in zip(data.bands, scale, strict=True)}
+    values = [e.value for e in each.values()]
+    if max(values) - min(values) <= state.thresholds["nuisance.scale"]:
+        estimate, where = judge.bootstrap.median(scale.mean(0)), "in every band"
+    else:
+        worst = max(each, key=lambda band: abs(np.log(each[band].value)))
+        estimate, where = (
+            each[worst],
+            f"in {worst} ({', '.join(f'{b} {e.value:.4g}' for b, e in each.items())})",
+        )
+    estimate = estimate.widened(state.thresholds["nuisance.floor_scale"] * estimate.value)
+    if _follows_magnification(state, scale.mean(0), data):
+        text = "the lensed image is renormalised to the source's flux: magnification is lost (1/mu)"
+    else:
+        known = _known(estimate.value, _KNOWN_FLUXES)
+        text = f"the added light is {estimate.value:.4g} times the recorded {where}{known}"
+    return _cause("flux_scale", estimate, 1.0, text)
+
+
+def _follows_magnification(state: AuditState, scale: Floats, data: FitData) -> bool:
+    lensed = data.recorded.sum((1, 2, 3), dtype=np.float64)
+    magnification = lensed / state.forward.columns.take(data.rows).src_flux_nmgy.sum(1)
+    if (
+        np.any(scale <= 0)
+        or np.any(magnification <= 0)
+        or np.std(np.log(scale)) < state.thresholds["nuisance.scale"]
+    ):
+        return False
+    return bool(np.std(np.log(scale * magnification)) < _FOLLOWS_MAGNIFICATION * np.std(np.log(scale)))
+
+
+def _scale_cause(name: str, words: str, known: dict[float, str]) -> Callable[..., Cause]:
+    def describe(
+        state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
+    ) -> Cause:
+        estimate = nuisance[name].estimate
+        text = f"{words} {estimate.value:.4g} times as recorded{_known(estimate.value, known)}"
+        if name == "psf_width" and np.isfinite(evaluation.point["kernel_edge_pix"]):
+            side = 2.0 * evaluation.point["kernel_edge_pix"]
+            text += f" (its kernel ends at {side:.1f} x {side:.1f} px)"
+        return _cause(name, estimate, 1.0, text)
+
+    return describe
+
+
+_WORDS: dict[str, Callable[..., Cause]] = {
+    "kernel_offset": _offset_cause,
+    "psf_width": _scale_cause("psf_width", "the PSF of the arcs is", _KNOWN_WIDTHS),
+    "theta_e_scale": _scale_cause("theta_e_scale", "Einstein radii are", {}),
+    "source_size": _scale_cause("source_size", "sources are", {}),
+    "flux_scale": _flux_cause,
+    "pedestal": _pedestal_cause,
+    "wraparound": _wraparound_cause,
+}
+
+
+def _known(value: float, table: dict[float, str]) -> str:
+    for known, words in table.items():
+        if abs(value / known - 1.0) < _NEAR:
+            return f", as by {words}"
+    return ""
+
+
+def _provenance(result: Diagnosis) -> Cause:
+    record = next(h for h in result.hypotheses if not h.causes)
+    tried = [h for h in result.hypotheses if h.causes and h.causes != ("provenance",)][:2]
+    fits = "; ".join(
+        f"{' and '.join(h.causes)} leaves {100 * h.misfit / record.misfit:.2g} % of the misfit" for h in tried
+    )
+    best = ", ".join(
+        f"{name} {n.estimate.value:.3g}"
+        for name, n in result.nuisance.items()
+        if n.outside and not name.startswith("pedestal_nmgy_")
+    )
+    text = f"no named fault explains the pixels ({fits}); best values of all at once: {best or 'as recorded'}"
+    return _cause("provenance", None, None, text)

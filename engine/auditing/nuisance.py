@@ -1,0 +1,135 @@
+"""What may differ between pixels and record: the fit's parameters, a point in them, the data to explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.forward import NOMINAL, Change
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+# Parameters that need re-rendering, with the half-step of their finite difference: large against the
+# rendering error, small against the PSF. Offsets in pixels; scales by the logarithm.
+RENDERED_STEPS = {
+    "offset_x_pix": 0.2,
+    "offset_y_pix": 0.2,
+    "psf_width": 0.03,
+    "theta_e_scale": 0.015,
+    "source_size": 0.06,
+    "kernel_edge_pix": 0.5,
+}
+_SCALES = ("psf_width", "theta_e_scale", "source_size")
+
+
+def is_scale(name: str) -> bool:
+    """Whether a parameter multiplies (nominal 1) rather than adds (nominal 0)."""
+    return name in _SCALES or name.startswith("flux_scale_")
+
+
+def nominal_value(name: str) -> float:
+    """Return the value of a parameter where pixels and record agree."""
+    if name == "kernel_edge_pix":
+        return np.inf
+    return 1.0 if is_scale(name) else 0.0
+
+
+def parameter_names(bands: str) -> tuple[str, ...]:
+    """Return the names of the full fit, in the order of the report.
+
+    The edge of a finite PSF kernel is not among them: no set records it, and the record has none.
+    """
+    return (
+        *(name for name in RENDERED_STEPS if name != "kernel_edge_pix"),
+        *(f"flux_scale_{band}" for band in bands),
+        *(f"pedestal_nmgy_{band}" for band in bands),
+        "control_gain",
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values shared by all rows; parameters that are not named are nominal.
+
+    ``missing_sqrt_q`` says that the SIE is rendered without its factor sqrt(q).
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    missing_sqrt_q: bool = False
+
+    def __getitem__(self, name: str) -> float:
+        return self.values.get(name, nominal_value(name))
+
+    def at(self, **values: float) -> Point:
+        """Return the point with some values set."""
+        return replace(self, values=self.values | values)
+
+    def moved(self, names: Sequence[str], steps: Floats) -> Point:
+        """Return the point after steps: scales by their logarithm, others by addition."""
+        values = dict(self.values)
+        for name, step in zip(names, steps, strict=True):
+            values[name] = self[name] * float(np.exp(step)) if is_scale(name) else self[name] + float(step)
+        return replace(self, values=values)
+
+    @property
+    def change(self) -> Change:
+        """The part of the point that the renderer knows."""
+        rendered = {name: self[name] for name in RENDERED_STEPS}
+        return replace(NOMINAL, missing_sqrt_q=self.missing_sqrt_q, **rendered)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Pixels to explain, n rows.
+
+    Attributes
+    ----------
+    bands : str
+        Order of the band axis.
+    rows : int64 (n,)
+        Rows of the forward model.
+    added, controls, recorded : float32 (n, band, y, x)
+        Light to explain (stamp - control), the controls, and the model of the record.
+    weights : float64 (n, band)
+        1 / variance of a pixel.
+    peak, sky_sigma : float64 (n, band)
+        Of the predicted arc, and of the control's sky.
+    arc : bool (n, band, y, x)
+        Pixels that count as arc.
+    templates : dict
+        Further linear terms by parameter name: float32 (n, band, y, x).
+    """
+
+    bands: str
+    rows: Integers
+    added: Images
+    controls: Images
+    recorded: Images
+    weights: Floats
+    peak: Floats
+    sky_sigma: Floats
+    arc: NDArray[np.bool_]
+    templates: dict[str, Images] = field(default_factory=dict)
+
+    def take(self, index: Integers) -> FitData:
+        """Return some of the rows."""
+        arrays = {
+            name: getattr(self, name)[index]
+            for name in ("rows", "added", "controls", "recorded", "weights", "peak", "sky_sigma", "arc")
+        }
+        templates = {name: image[index] for name, image in self.templates.items()}
+        return FitData(bands=self.bands, templates=templates, **arrays)
+
+    def linear_term(self, name: str, unit: Images) -> Images:
+        """Return the image that a linear parameter multiplies; ``unit`` is the model at flux scales 1."""
+        kind, _, band = name.rpartition("_")
+        if kind in ("flux_scale", "pedestal_nmgy"):
+            term = np.zeros_like(unit)
+            term[:, self.bands.index(band)] = unit[:, self.bands.index(band)] if kind == "flux_scale" else 1.0
+            return term
+        return self.controls if name == "control_gain" else self.templates[name]

@@ -1,0 +1,215 @@
+"""The audited sample: pixels of the drawn pairs, hosts of all rows, and what a scan of the pixels met."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.groups import join_groups, number, number_known, same_sky
+from arcforge.engine.auditing.parameters import column, is_control_row, is_failed_row
+from arcforge.engine.auditing.sources import PairSource, PixelBatch
+from arcforge.engine.auditing.thresholds import Thresholds
+from arcforge.engine.errors import AuditInputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Integers = NDArray[np.int64]
+Images = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Progress = Callable[[str, int, int], None]
+
+DEFAULT_PIXSCALE_ARCSEC = 0.262
+# A source bank shared by most hosts would chain them into one group; then only hosts are grouped
+_LARGEST_GROUP_SHARE = 0.5
+
+
+@dataclass
+class PixelScan:
+    """What was met while pixels were read: counts and row numbers, never pixels."""
+
+    n_scanned: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    dtypes: set[tuple[str, str]] = field(default_factory=set)
+    not_finite: list[int] = field(default_factory=list)
+    blank: list[int] = field(default_factory=list)  #: rows with a band of one single value
+    stamp_digests: dict[bytes, int] = field(default_factory=dict)
+    repeated_stamps: list[tuple[int, int]] = field(
+        default_factory=list
+    )  #: (row, the earlier row with its pixels)
+    unequal_controls: list[int] = field(
+        default_factory=list
+    )  #: control rows whose stamp is not their control
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The drawn pairs that carry an arc, in row order, with the hosts of every row of the set."""
+
+    path: str
+    kind: str
+    bands: str
+    pixscale_arcsec: float
+    stamps: Images  #: (n, band, y, x), nMgy per pixel
+    controls: Images
+    rows: Integers  #: (n,) row of the set
+    table: pa.Table  #: recorded columns of the drawn pairs
+    groups: Integers  #: (n,) host number among the drawn pairs, 0 to n_groups - 1
+    all_groups: Integers  #: (n_rows,) host number of every row of the set
+    full_table: pa.Table
+    scan: PixelScan
+    notes: list[str]
+
+    @property
+    def n_groups(self) -> int:
+        """Hosts among the drawn pairs."""
+        return int(self.groups.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def draw_pairs(
+    source: PairSource,
+    thresholds: Thresholds,
+    seed: int,
+    n_pairs: int | None,
+    progress: Progress,
+) -> Pairs:
+    """Scan the set's pixels and keep a random sample of its pairs.
+
+    Parameters
+    ----------
+    source : PairSource
+        The set.
+    thresholds : Thresholds
+        Section ``sample``.
+    seed : int
+        Decides which pairs are drawn.
+    n_pairs : int or None
+        Pairs to keep; None for the default of the thresholds.
+    progress : callable
+        Called with (stage, done, total).
+
+    Raises
+    ------
+    AuditInputError
+        No pair with an arc and readable pixels is left.
+    """
+    table = source.table
+    rng = np.random.default_rng([seed, 1])
+    failed, controls = is_failed_row(table), is_control_row(table)
+    usable = np.flatnonzero(~failed)
+    limit = thresholds.count("sample.n_pairs") if n_pairs is None else n_pairs
+    scanned = _choose(usable, max(thresholds.count("sample.scan_pairs"), limit), rng)
+    drawn = _choose(scanned[~controls[scanned]], limit, rng)
+    notes = []
+    if failed.any():
+        notes.append(f"{int(failed.sum())} rows are marked as failed (cutout_ok = 0) and left out")
+    if len(scanned) < len(usable):
+        notes.append(f"pixels of {len(scanned)} of {len(usable)} rows were read")
+    scan = PixelScan()
+    kept: list[tuple[Integers, Images, Images]] = []
+    host_of_control = np.full(table.num_rows, -1, dtype=np.int64)
+    seen: dict[bytes, int] = {}
+    for batch in source.batches(scanned, thresholds.count("sample.batch_pairs")):
+        finite = _scan_batch(scan, batch, controls)
+        for row, image in zip(batch.rows, batch.controls, strict=True):
+            host_of_control[row] = seen.setdefault(_digest(image), len(seen))
+        take = finite & np.isin(batch.rows, drawn, assume_unique=True)
+        kept.append((batch.rows[take], batch.stamps[take], batch.controls[take]))
+        progress("reading", scan.n_scanned, len(scanned))
+    rows = np.concatenate([k[0] for k in kept]) if kept else np.zeros(0, dtype=np.int64)
+    if len(rows) == 0:
+        raise AuditInputError(
+            f"{source.path}: no pair with an arc and readable pixels among {len(usable)} rows"
+        )
+    all_groups = _group_hosts(table, host_of_control, thresholds, notes)
+    return Pairs(
+        path=source.path,
+        kind=source.kind,
+        bands=source.bands,
+        pixscale_arcsec=_pixscale(source, notes),
+        stamps=np.concatenate([k[1] for k in kept]),
+        controls=np.concatenate([k[2] for k in kept]),
+        rows=rows,
+        table=table.take(rows),
+        groups=number(all_groups[rows]),
+        all_groups=all_groups,
+        full_table=table,
+        scan=scan,
+        notes=notes,
+    )
+
+
+def _choose(rows: Integers, limit: int, rng: np.random.Generator) -> Integers:
+    if len(rows) <= limit:
+        return rows
+    return np.sort(rng.choice(rows, size=limit, replace=False))
+
+
+def _pixscale(source: PairSource, notes: list[str]) -> float:
+    if source.pixscale_arcsec is not None:
+        return source.pixscale_arcsec
+    notes.append(
+        f"no pixel scale is recorded; {DEFAULT_PIXSCALE_ARCSEC} arcsec is taken (column pixscale_arcsec)"
+    )
+    return DEFAULT_PIXSCALE_ARCSEC
+
+
+def _scan_batch(scan: PixelScan, batch: PixelBatch, is_control: Flags) -> Flags:
+    """Enter a batch into the scan; returns which of its rows are finite (k,)."""
+    scan.problems += batch.problems
+    scan.dtypes |= batch.dtypes
+    scan.n_scanned += len(batch.rows) + len(batch.problems)
+    finite = np.isfinite(batch.stamps).all((1, 2, 3)) & np.isfinite(batch.controls).all((1, 2, 3))
+    flat = np.zeros(len(batch.rows), dtype=bool)
+    for images in (batch.stamps, batch.controls):
+        flat |= (images.max((2, 3), initial=-np.inf) == images.min((2, 3), initial=np.inf)).any(1)
+    scan.not_finite += batch.rows[~finite].tolist()
+    scan.blank += batch.rows[finite & flat].tolist()
+    for k, row in enumerate(batch.rows.tolist()):
+        if is_control[row]:
+            if not np.array_equal(batch.stamps[k], batch.controls[k]):
+                scan.unequal_controls.append(row)
+        else:
+            first = scan.stamp_digests.setdefault(_digest(batch.stamps[k]), row)
+            if first != row:
+                scan.repeated_stamps.append((row, first))
+    return np.asarray(finite)
+
+
+def _digest(image: Images) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+
+
+def _group_hosts(
+    table: pa.Table, host_of_control: Integers, thresholds: Thresholds, notes: list[str]
+) -> Integers:
+    """Host number of every row: same host id, same control pixels, same sky position, same source."""
+    names = table.column_names
+    keys = [host_of_control]
+    for name in ("host_id", "host_index"):
+        if name in names:
+            keys.append(number_known(_values(table, name)))
+    if "ra" in names and "dec" in names:
+        keys.append(
+            same_sky(column(table, "ra"), column(table, "dec"), thresholds["data.same_object_arcsec"])
+        )
+    groups = join_groups(table.num_rows, keys)
+    if "source_id" not in names:
+        return groups
+    with_sources = join_groups(table.num_rows, [*keys, number_known(_values(table, "source_id"))])
+    if np.bincount(with_sources).max() <= _LARGEST_GROUP_SHARE * table.num_rows:
+        return with_sources
+    notes.append("sources are shared by most hosts: folds keep hosts together, not sources")
+    return groups
+
+
+def _values(table: pa.Table, name: str) -> Any:
+    return table.column(name).to_numpy(zero_copy_only=False)

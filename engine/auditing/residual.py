@@ -1,0 +1,106 @@
+"""Residual checks: R1 the residual itself, R2 the fitted nuisance parameters, R3 the named cause, R6 the last
+gate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding
+from arcforge.engine.auditing.gate import core_features, run_gate
+from arcforge.engine.auditing.solve import measure_residual
+
+if TYPE_CHECKING:
+    from arcforge.engine.auditing.state import AuditState
+
+
+def check_residual(state: AuditState) -> Finding:
+    """R1: stamp - control - model is as small as two converged renderers allow, in 95 % of the rows."""
+    limits = state.thresholds
+    residual = state.added - state.model
+    measured = measure_residual(residual, ~state.arc_free, state.model_peak, state.sky_sigma)
+    level = limits["residual.row_quantile"]
+    of_peak = state.bootstrap.quantile(measured["rms_of_peak"], level)
+    of_sky = state.bootstrap.quantile(measured["rms_of_sky"], level)
+    state.residual_of_peak = measured["rms_of_peak"]
+    tops = (limits["residual.rms_of_peak"], limits["residual.rms_of_sky"])
+    ratios = [(e.value / top, e, top) for e, top in zip((of_peak, of_sky), tops, strict=True)]
+    worst, estimate, top = max(ratios, key=lambda item: item[0])
+    text = (
+        f"{100 * level:.0f} % of the pairs leave less than {of_peak.value:.2g} of the arc's peak and "
+        f"{of_sky.value:.2g} sky sigma (root mean square over the arc)"
+    )
+    status = PASS if worst <= 1 else FAIL
+    if status == FAIL and state.diagnosis.explained_as_recorded and not state.diagnosis.causes:
+        status, text = (
+            WARN,
+            f"{text}; a PSF kernel that ends at {state.diagnosis.kernel_edge_pix:.1f} px explains it",
+        )
+    return Finding(status, text, estimate.value, estimate.ci95, top)
+
+
+def check_nuisance(state: AuditState) -> Finding:
+    """R2: offset, PSF width, Einstein radius, source size, fluxes and pedestals are as recorded."""
+    nuisance = state.diagnosis.nuisance
+    outside = [name for name, n in nuisance.items() if n.outside]
+    open_ones = [name for name, n in nuisance.items() if not n.outside and not n.within]
+    worst = max(nuisance.values(), key=lambda n: n.departure)
+    n_rows = len(state.fit_rows)
+    if outside:
+        shown = ", ".join(f"{name} {nuisance[name].estimate.value:.4g}" for name in outside[:4])
+        return Finding(FAIL, f"outside tolerance: {shown}", worst.departure, None, 1.0, n_rows)
+    if open_ones:
+        shown = ", ".join(
+            f"{name} {nuisance[name].estimate.ci95[0]:.4g} to {nuisance[name].estimate.ci95[1]:.4g}"
+            for name in open_ones[:4]
+        )
+        return Finding(
+            INCONCLUSIVE,
+            f"known too poorly: {shown}; more pairs are needed",
+            worst.departure,
+            None,
+            1.0,
+            n_rows,
+        )
+    text = (
+        f"all {len(nuisance)} parameters within tolerance, the largest departure {worst.departure:.2f} of it"
+    )
+    return Finding(PASS, text, worst.departure, None, 1.0, n_rows)
+
+
+def check_cause(state: AuditState) -> Finding:
+    """R3: no fault of the dictionary is needed to explain the pixels."""
+    causes = state.diagnosis.causes
+    n_rows = len(state.fit_rows)
+    if not causes:
+        return Finding(
+            PASS, "the recorded parameters explain the pixels; no fault is needed", 0.0, None, 0.0, n_rows
+        )
+    return Finding(
+        FAIL, "; ".join(f"{c.name}: {c.message}" for c in causes), float(len(causes)), None, 0.0, n_rows
+    )
+
+
+def check_explained_away(state: AuditState) -> Finding:
+    """R6: with the model subtracted, the core gate finds nothing."""
+    box = state.thresholds.count("gate.box_pix")
+    result = run_gate(
+        core_features(state.pairs.stamps - state.model, box),
+        core_features(state.pairs.controls, box),
+        state.bootstrap,
+        state.thresholds,
+        state.rng("explained away"),
+        between_hosts=True,
+    )
+    limit = state.thresholds["gate.explained_tolerance"]
+    low, high = result.auc.ci95
+    status = PASS if 0.5 - limit <= low and high <= 0.5 + limit else INCONCLUSIVE
+    if high < 0.5 - limit or low > 0.5 + limit:
+        status = FAIL
+    return Finding(
+        status,
+        f"(stamp - model) against control: AUC {result.auc.value:.3f}",
+        result.auc.value,
+        (low, high),
+        limit,
+    )

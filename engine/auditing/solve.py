@@ -1,0 +1,288 @@
+"""Fitting the nuisance parameters: linearised by finite differences of re-renders, each row solved on its
+own.
+
+The rows share one point, at which the model is rendered; around it every row is solved by weighted least
+squares, and the point moves until all rows together want no further step (Gauss-Newton). Rows then vote
+through their hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.forward import NOMINAL, Forward
+from arcforge.engine.auditing.nuisance import RENDERED_STEPS, FitData, Point, is_scale
+from arcforge.engine.errors import ArcforgeError
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
+
+_LARGEST_LOG_STEP, _LARGEST_OFFSET_STEP_PIX = 0.35, 1.0
+# Rows whose design matrices are held at once (12 parameters x 12288 pixels x 4 bytes each)
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A point, how each of n rows departs from it, and what remains.
+
+    Attributes
+    ----------
+    point : Point
+    free : tuple of str
+        Parameters that rows were solved for.
+    chi2 : (n,)
+        Weighted sum of squares at the shared point.
+    steps : (n, len(free))
+        Each row's own departure (logarithm for scales).
+    information : (n, len(free))
+        1 / variance of that departure, in units of the weights: what the row knows of it.
+    total_step : (len(free),)
+        The departure that suits all rows together.
+    rms_of_peak, rms_of_sky : (n,)
+        Root mean square over the arc's pixels that remains after the row's own steps, of the arc's peak and
+        of the sky sigma; the larger over bands.
+    structured : (n,)
+        The part of the mean square (of the peak) that a pixel shares with its neighbours; white noise adds
+        nothing.
+    """
+
+    point: Point
+    free: tuple[str, ...]
+    chi2: Floats
+    steps: Floats
+    information: Floats
+    total_step: Floats
+    rms_of_peak: Floats
+    rms_of_sky: Floats
+    structured: Floats
+
+    def known(self, name: str) -> Floats:
+        """Return what each row knows of a free parameter, as weights: (n,)."""
+        return self.information[:, self.free.index(name)]
+
+    def values(self, name: str) -> Floats:
+        """Return each row's own value of a free parameter: (n,)."""
+        step = self.steps[:, self.free.index(name)]
+        return self.point[name] * np.exp(step) if is_scale(name) else self.point[name] + step
+
+
+def evaluate(forward: Forward, data: FitData, point: Point, free: Sequence[str]) -> Evaluation:
+    """Render at a point, solve each row for its own departure, and measure what remains."""
+    names = tuple(free)
+    n = len(data.rows)
+    parts = [
+        _evaluate_batch(forward, data.take(np.arange(begin, min(begin + _BATCH, n))), point, names)
+        for begin in range(0, n, _BATCH)
+    ]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    normal, gradient = joined.pop("normal").sum(0), joined.pop("gradient").sum(0)
+    total = np.linalg.lstsq(normal, gradient, rcond=1e-12)[0] if names else np.zeros(0)
+    return Evaluation(point=point, free=names, total_step=total, **joined)
+
+
+def fit(
+    forward: Forward,
+    data: FitData,
+    start: Point,
+    free: Sequence[str],
+    tolerance: float = 5e-4,
+    max_iterations: int = 12,
+) -> Evaluation:
+    """Move the shared point until the step that suits all rows is small; harmful steps are cut.
+
+    Parameters
+    ----------
+    forward : Forward
+    data : FitData
+    start : Point
+        Where to begin.
+    free : sequence of str
+        Parameters to move.
+    tolerance : float
+        In pixels, relative (scales, gain), or sky sigmas (pedestals).
+    max_iterations : int
+        Steps at most.
+
+    Returns
+    -------
+    Evaluation
+        At the best point found.
+    """
+    names = tuple(free)
+    sky = float(np.median(data.sky_sigma))
+    unit = np.array(
+        [sky if n.startswith("pedestal") else 10.0 if n == "kernel_edge_pix" else 1.0 for n in names]
+    )
+    best = evaluate(forward, data, start, names)
+    step = _limited(names, best.total_step)
+    for _ in range(max_iterations):
+        if np.max(np.abs(step / unit), initial=0.0) < tolerance:
+            break
+        trial = _try(forward, data, best.point.moved(names, step), names)
+        if trial is not None and trial.chi2.sum() < best.chi2.sum():
+            best, step = trial, _limited(names, trial.total_step)
+        else:
+            step = step / 3.0
+    return best
+
+
+def _try(forward: Forward, data: FitData, point: Point, names: tuple[str, ...]) -> Evaluation | None:
+    try:
+        return evaluate(forward, data, point, names)
+    except ArcforgeError:  # the step left what can be rendered, e.g. a PSF that no grid can hold
+        return None
+
+
+def _limited(names: tuple[str, ...], steps: Floats) -> Floats:
+    """Shorten a step that leaves the range in which the linear model can be trusted."""
+    ratio = 1.0
+    for name, step in zip(names, steps, strict=True):
+        if name in RENDERED_STEPS or is_scale(name):
+            largest = _LARGEST_LOG_STEP if is_scale(name) else _LARGEST_OFFSET_STEP_PIX
+            ratio = min(ratio, largest / max(abs(float(step)), largest))
+    return np.asarray(steps * ratio)
+
+
+def _evaluate_batch(
+    forward: Forward, data: FitData, point: Point, names: tuple[str, ...]
+) -> dict[str, Floats]:
+    n = len(data.rows)
+    unit = data.recorded if point.change == NOMINAL else forward.render(data.rows, point.change)
+    residual = _residual(data, point, unit)
+    root = _root_weights(data)
+    design = _design(forward, data, point, names, unit)
+    weighted = (root * residual).reshape(n, -1)
+    normal = np.matmul(design, design.transpose(0, 2, 1)).astype(np.float64)
+    gradient = np.matmul(design, weighted[:, :, None])[:, :, 0].astype(np.float64)
+    # a unit prior about the shared point keeps what a row cannot tell at what the others say
+    covariance = np.linalg.inv(normal + np.eye(len(names))) if names else normal
+    steps = np.einsum("npq,nq->np", covariance, gradient)
+    left = weighted - np.matmul(steps[:, None, :].astype(np.float32), design)[:, 0]
+    return {
+        "normal": normal,
+        "gradient": gradient,
+        "steps": steps,
+        "information": 1.0 / np.einsum("npp->np", covariance),
+        "chi2": np.einsum("ij,ij->i", weighted, weighted, dtype=np.float64),
+        **measure_residual(left.reshape(residual.shape) / root, data.arc, data.peak, data.sky_sigma),
+    }
+
+
+def best_kernel_edge(
+    forward: Forward, data: FitData, point: Point, free: Sequence[str], edges_pix: Sequence[float]
+) -> tuple[float, float]:
+    """Find the edge of a finite PSF kernel that leaves the least misfit, the rest let go.
+
+    Judged with the others held, an edge would be held where they already are.
+
+    Returns
+    -------
+    edge_pix : float
+    share : float
+        Its misfit, as a share of that without an edge.
+    """
+    names = tuple(free)
+    whole = forward.render(data.rows, point.change)
+    design = _design(forward, data, point, names, whole)
+    normal = np.einsum("npx,nqx->pq", design, design, dtype=np.float64)
+    misfits = []
+    for unit in (whole, *forward.cut(data.rows, point.change, edges_pix)):
+        weighted = (_root_weights(data) * _residual(data, point, unit)).reshape(len(data.rows), -1)
+        gradient = np.einsum("npx,nx->p", design, weighted, dtype=np.float64)
+        gain = gradient @ np.linalg.lstsq(normal, gradient, rcond=1e-12)[0] if names else 0.0
+        misfits.append(float(np.einsum("nx,nx->", weighted, weighted, dtype=np.float64) - gain))
+    best = int(np.argmin(misfits[1:]))
+    return edges_pix[best], misfits[1 + best] / max(misfits[0], 1e-300)
+
+
+def _root_weights(data: FitData) -> Images:
+    return np.asarray(np.sqrt(data.weights).astype(np.float32)[:, :, None, None])
+
+
+def _flux_scales(data: FitData, point: Point) -> Images:
+    return np.array([point[f"flux_scale_{band}"] for band in data.bands], dtype=np.float32)[:, None, None]
+
+
+def _residual(data: FitData, point: Point, unit: Images) -> Images:
+    """What the model leaves of the data; ``unit`` is the model with all flux scales 1."""
+    residual = data.added - unit * _flux_scales(data, point)
+    for name, value in point.values.items():
+        if not is_scale(name) and name not in RENDERED_STEPS:
+            residual = residual - np.float32(value) * data.linear_term(name, unit)
+    return residual
+
+
+def _design(forward: Forward, data: FitData, point: Point, names: tuple[str, ...], unit: Images) -> Images:
+    """Weighted derivatives of the model: (n, parameter, pixel of all bands)."""
+    n = len(data.rows)
+    root, scales = _root_weights(data), _flux_scales(data, point)
+    design = np.empty((n, len(names), unit[0].size), dtype=np.float32)
+    for k, name in enumerate(names):
+        design[:, k] = (root * _derivative(forward, data, point, name, unit, scales)).reshape(n, -1)
+    return design
+
+
+def _derivative(
+    forward: Forward, data: FitData, point: Point, name: str, unit: Images, scales: Images
+) -> Images:
+    if name not in RENDERED_STEPS:
+        return data.linear_term(name, unit) * np.float32(point[name] if is_scale(name) else 1.0)
+    half = RENDERED_STEPS[name]
+    # the cut of a finite kernel moves other derivatives by per mille and costs as much again: left out of
+    # them
+    smooth = point if name == "kernel_edge_pix" else point.at(kernel_edge_pix=np.inf)
+    ahead, behind = (
+        forward.render(data.rows, smooth.moved([name], np.array([sign * half])).change)
+        for sign in (1.0, -1.0)
+    )
+    return (ahead - behind) * scales / np.float32(2.0 * half)
+
+
+def measure_residual(
+    residual: Images, arc: NDArray[np.bool_], peak: Floats, sky_sigma: Floats
+) -> dict[str, Floats]:
+    """Measure what a model leaves, over the arc's pixels.
+
+    Parameters
+    ----------
+    residual : float32 (n, band, y, x)
+    arc : bool (n, band, y, x)
+        Pixels that count as arc.
+    peak, sky_sigma : float64 (n, band)
+        Of the predicted arc and of the control's sky; a band without light is left out.
+
+    Returns
+    -------
+    dict
+        ``rms_of_peak``, ``rms_of_sky``, ``structured``, each (n,), as :class:`Evaluation` describes.
+    """
+    lit = peak > 0
+    safe_peak = np.where(lit, peak, 1.0)
+    n_arc = np.maximum(arc.sum((2, 3)), 1)
+    square = np.einsum("nbyx,nbyx,nbyx->nb", residual, residual, arc, dtype=np.float64) / n_arc
+    rms = np.sqrt(square)
+    shared = 0.5 * sum(
+        np.sum(residual[a] * residual[b] * (arc[a] & arc[b]), axis=(2, 3), dtype=np.float64)
+        / np.maximum((arc[a] & arc[b]).sum((2, 3)), 1)
+        for a, b in _NEIGHBOURS
+    )
+    return {
+        "rms_of_peak": np.where(lit, rms / safe_peak, 0.0).max(1),
+        "rms_of_sky": np.where(lit, rms / sky_sigma, 0.0).max(1),
+        "structured": np.where(lit, shared / safe_peak**2, 0.0).mean(1),
+    }
+
+
+# Each pixel with the next one in y and in x
+_NEIGHBOURS = (
+    ((slice(None), slice(None), slice(None, -1)), (slice(None), slice(None), slice(1, None))),
+    (
+        (slice(None), slice(None), slice(None), slice(None, -1)),
+        (slice(None), slice(None), slice(None), slice(1, None)),
+    ),
+)

@@ -1,0 +1,272 @@
+"""Where audited pairs come from: a store, or a table of ``.npz`` blobs in parquet (a file, a folder, ``s3://``).
+
+Both give the same two things: a table of everything but pixels, and batches of decoded pixels for wanted
+rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.auditing.blobs import BAND_ORDER, BlobError, decode_cutout, stack_bands
+from arcforge.engine.errors import AuditInputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Integers = NDArray[np.int64]
+Images = NDArray[np.float32]
+
+STAMP_COLUMN, CONTROL_COLUMN = "stamp_npz", "ctrl_stamp_npz"
+
+
+@dataclass
+class PixelBatch:
+    """Decoded pairs of ``rows`` (k,): ``stamps`` and ``controls`` are float32 (k, band, y, x)."""
+
+    rows: Integers
+    stamps: Images
+    controls: Images
+    problems: list[tuple[int, str]] = field(default_factory=list)  #: rows that could not be decoded, and why
+    dtypes: set[tuple[str, str]] = field(default_factory=set)  #: (stamp, control) dtypes as stored
+
+
+class PairSource(Protocol):
+    """A paired data set."""
+
+    path: str
+    kind: str  #: "store" or "parquet"
+    bands: str
+    pixscale_arcsec: float | None  #: None where the set does not say
+    table: pa.Table  #: all columns but pixels, in row order
+
+    def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
+        """Yield the pixels of ``rows`` (ascending, unique), at most ``size`` rows at a time."""
+        ...
+
+
+def open_pairs(path_or_store: Any, blob_bytes: int) -> PairSource:
+    """Open a store (path or object), a parquet file, a folder of parquet files, or ``s3://`` parquet.
+
+    Raises
+    ------
+    AuditInputError
+        The path is absent or neither; the message says what was looked for.
+    StoreError
+        The store is unreadable or incomplete.
+    """
+    if hasattr(path_or_store, "stamps") and hasattr(path_or_store, "ctrls"):
+        return StorePairs(path_or_store)
+    text = str(path_or_store)
+    if "://" in text:
+        return ParquetPairs(text, blob_bytes)
+    path = Path(text)
+    if not path.exists():
+        raise AuditInputError(
+            f"{path}: no such file or folder; give a store or a parquet file with paired cutouts"
+        )
+    if path.is_dir() and ((path / "zarr.json").exists() or path.suffix == ".zarr"):
+        from arcforge.engine.store import open_store
+
+        return StorePairs(open_store(path))
+    return ParquetPairs(text, blob_bytes)
+
+
+class StorePairs:
+    """The pairs of an arcforge store."""
+
+    kind = "store"
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.path = str(getattr(store, "path", "store"))
+        self.bands = "".join(store.bands)
+        self.pixscale_arcsec: float | None = float(store.pixscale_arcsec)
+        self.table = store.catalog
+
+    def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
+        """Yield the pixels of ``rows``."""
+        for begin in range(0, len(rows), size):
+            some = rows[begin : begin + size]
+            yield PixelBatch(
+                some, self.store.stamps(some), self.store.ctrls(some), dtypes={("float32", "float32")}
+            )
+
+
+class ParquetPairs:
+    """Pairs in parquet: one row a pair, two binary columns of ``.npz`` archives, parameters in the others."""
+
+    kind = "parquet"
+
+    def __init__(self, path: str, blob_bytes: int) -> None:
+        self.path = path
+        self._blob_bytes = blob_bytes
+        self._pieces = _list_row_groups(path)
+        self.table = _read_scalars(path, self._pieces)
+        self.pixscale_arcsec = _one_pixscale(path, self.table)
+        self.bands, self._shape = self._first_layout()
+
+    def _first_layout(self) -> tuple[str, tuple[int, int]]:
+        """Bands and image shape of the first stamp that can be decoded; later rows are held to them."""
+        reason = "no rows"
+        for piece in self._pieces:
+            for row, stamp, _ in piece.blobs(None, 16):
+                try:
+                    images = decode_cutout(stamp, self._blob_bytes)
+                except BlobError as error:
+                    reason = f"row {row}: {error}"
+                    continue
+                bands = "".join(sorted(images, key=lambda b: (BAND_ORDER.find(b) % 99, b)))
+                shape = images[bands[0]].shape
+                return bands, (int(shape[0]), int(shape[1]))
+        raise AuditInputError(f"{self.path}: column {STAMP_COLUMN} holds no readable cutout ({reason})")
+
+    def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
+        """Yield the pixels of ``rows``; a row that cannot be decoded becomes a problem, not an error."""
+        for piece in self._pieces:
+            wanted = rows[(rows >= piece.first_row) & (rows < piece.first_row + piece.n_rows)]
+            if wanted.size == 0:
+                continue
+            batch: list[tuple[int, Any, Any]] = []
+            for item in piece.blobs(wanted, size):
+                batch.append(item)
+                if len(batch) == size:
+                    yield self._decode(batch)
+                    batch = []
+            if batch:
+                yield self._decode(batch)
+
+    def _decode(self, items: list[tuple[int, Any, Any]]) -> PixelBatch:
+        rows, stamps, controls = [], [], []
+        batch = PixelBatch(*_nothing(len(self.bands), self._shape))
+        for row, *blobs in items:
+            try:
+                pair = [decode_cutout(blob, self._blob_bytes) for blob in blobs]
+                images = [stack_bands(member, self.bands) for member in pair]
+                for name, image in zip((STAMP_COLUMN, CONTROL_COLUMN), images, strict=True):
+                    if image.shape[1:] != self._shape:
+                        raise BlobError(f"{name} is {image.shape[1:]} pixels where the set has {self._shape}")
+            except BlobError as error:
+                batch.problems.append((row, str(error)))
+                continue
+            dtypes = [member[self.bands[0]].dtype.name for member in pair]
+            batch.dtypes.add((dtypes[0], dtypes[1]))
+            rows.append(row)
+            stamps.append(images[0])
+            controls.append(images[1])
+        if rows:
+            batch.rows = np.array(rows, dtype=np.int64)
+            batch.stamps, batch.controls = np.stack(stamps), np.stack(controls)
+        return batch
+
+
+def _nothing(n_bands: int, shape: tuple[int, int]) -> tuple[Integers, Images, Images]:
+    empty = np.zeros((0, n_bands, *shape), dtype=np.float32)
+    return np.zeros(0, dtype=np.int64), empty, empty.copy()
+
+
+@dataclass(frozen=True)
+class _RowGroup:
+    """One row group of one parquet file."""
+
+    file: str
+    filesystem: Any
+    index: int
+    first_row: int
+    n_rows: int
+    partition: dict[str, Any]  #: hive keys of the file's folder
+
+    def blobs(self, wanted: Integers | None, size: int) -> Iterator[tuple[int, Any, Any]]:
+        """Yield (row, stamp blob, control blob) of the wanted rows, reading ``size`` rows at a time."""
+        import pyarrow.parquet as pq
+
+        # pre_buffer would hold the whole row group's blobs in memory
+        with pq.ParquetFile(self.file, filesystem=self.filesystem, pre_buffer=False) as parquet:
+            row = self.first_row
+            for batch in parquet.iter_batches(
+                batch_size=size, row_groups=[self.index], columns=[STAMP_COLUMN, CONTROL_COLUMN]
+            ):
+                stamps, controls = batch.column(STAMP_COLUMN), batch.column(CONTROL_COLUMN)
+                for k in range(len(batch)):
+                    if wanted is None or _holds(wanted, row + k):
+                        yield row + k, stamps[k].as_py(), controls[k].as_py()
+                row += len(batch)
+
+
+def _holds(ascending: Integers, value: int) -> bool:
+    place = int(np.searchsorted(ascending, value))
+    return place < len(ascending) and int(ascending[place]) == value
+
+
+def _list_row_groups(path: str) -> list[_RowGroup]:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+    from pyarrow import fs
+
+    filesystem, inner = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+    pieces: list[_RowGroup] = []
+    first_row = 0
+    try:
+        dataset = ds.dataset(inner, filesystem=filesystem, format="parquet", partitioning="hive")
+        for fragment in sorted(dataset.get_fragments(), key=lambda f: f.path):
+            with pq.ParquetFile(fragment.path, filesystem=filesystem) as parquet:
+                absent = {STAMP_COLUMN, CONTROL_COLUMN} - set(parquet.schema_arrow.names)
+                if absent:
+                    raise AuditInputError(
+                        f"{fragment.path}: no column {', '.join(sorted(absent))}; paired sets hold "
+                        f"{STAMP_COLUMN} and {CONTROL_COLUMN}"
+                    )
+                for index in range(parquet.metadata.num_row_groups):
+                    n_rows = parquet.metadata.row_group(index).num_rows
+                    keys = ds.get_partition_keys(fragment.partition_expression)
+                    pieces.append(_RowGroup(fragment.path, filesystem, index, first_row, n_rows, keys))
+                    first_row += n_rows
+    except (pa.ArrowException, OSError) as error:
+        raise AuditInputError(f"{path}: not a readable store or parquet set ({_one_line(error)})") from error
+    if first_row == 0:
+        raise AuditInputError(f"{path}: no rows")
+    return pieces
+
+
+def _read_scalars(path: str, pieces: list[_RowGroup]) -> pa.Table:
+    """Everything but the pixels, row groups in order, folder keys as columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for file, filesystem, keys in {p.file: (p.file, p.filesystem, p.partition) for p in pieces}.values():
+        with pq.ParquetFile(file, filesystem=filesystem, pre_buffer=False) as parquet:
+            names = [n for n in parquet.schema_arrow.names if n not in (STAMP_COLUMN, CONTROL_COLUMN)]
+            table = parquet.read(columns=names)
+        for key, value in keys.items():
+            if key not in names:
+                table = table.append_column(key, pa.array([value] * table.num_rows))
+        tables.append(table)
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise AuditInputError(
+            f"{path}: its files have columns of different types ({_one_line(error)})"
+        ) from error
+
+
+def _one_pixscale(path: str, table: pa.Table) -> float | None:
+    if "pixscale_arcsec" not in table.column_names:
+        return None
+    values = np.unique(table.column("pixscale_arcsec").to_numpy())
+    if len(values) != 1 or not values[0] > 0:
+        raise AuditInputError(
+            f"{path}: pixscale_arcsec holds {values[:4].tolist()}; audit one pixel scale at a time"
+        )
+    return float(values[0])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
