@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +14,9 @@ from arcforge.kernels.deflection import shear_deflections, sie_deflections, sis_
 Floats = NDArray[np.float64]
 
 
-def _deflect(driver: Callable[..., None], x: ArrayLike, y: ArrayLike, *parameters: float) -> Any:
+def _deflect(
+    driver: Callable[..., None], x: ArrayLike, y: ArrayLike, *parameters: float
+) -> tuple[Floats, Floats]:
     """Run a driver over broadcast arrays; scalars come back as scalars."""
     across, up = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
     shape = across.shape
@@ -128,7 +129,7 @@ def sersic_profile_Ie1(
     along = np.cos(phi_rad) * x + np.sin(phi_rad) * y
     across = np.cos(phi_rad) * y - np.sin(phi_rad) * x
     ratio = np.hypot(along, across / q) / reff_arcsec
-    return np.asarray(np.exp(-sersic_bn(np.float64(n)) * (ratio ** (1.0 / n) - 1.0)))[()]
+    return np.asarray(np.exp(-sersic_bn(n) * (ratio ** (1.0 / n) - 1.0)))[()]
 
 
 def sersic_unit_total_flux(reff_arcsec: float, q: float, n: float = 1.0) -> float:
@@ -139,7 +140,7 @@ def sersic_unit_total_flux(reff_arcsec: float, q: float, n: float = 1.0) -> floa
     from scipy.special import gammaln
 
     _check_sersic(reff_arcsec, q, n)
-    b_n = float(sersic_bn(np.float64(n)))
+    b_n = float(sersic_bn(n))
     shape = np.exp(b_n - 2.0 * n * np.log(b_n) + gammaln(2.0 * n))
     return float(2.0 * np.pi * q * n * reff_arcsec**2 * shape)
 

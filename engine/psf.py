@@ -16,12 +16,12 @@ MOFFAT_Z_END = 36.0  # the transform of every beta > 1.2 is below 1e-12 there
 Floats = NDArray[np.float64]
 
 
-def gaussian_sigma(fwhm: Floats) -> Floats:
+def gaussian_sigma(fwhm: float | Floats) -> Floats:
     """Return sigma of a Gaussian of that full width at half maximum, in the same unit."""
     return np.asarray(fwhm / GAUSSIAN_FWHM_PER_SIGMA)
 
 
-def moffat_alpha(fwhm: Floats, beta: Floats) -> Floats:
+def moffat_alpha(fwhm: float | Floats, beta: float | Floats) -> Floats:
     """Return the scale alpha of a Moffat (1 + r^2/alpha^2)^-beta of that full width at half maximum."""
     return np.asarray(fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from arcforge.kernels.codes import CONTROL, SIS
 from arcforge.kernels.ray import N_FIELDS
@@ -15,12 +15,14 @@ from arcforge.kernels.ray import N_FIELDS
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
 
+Floats = NDArray[np.float64]
+
 # Below this f = sqrt(1 - q^2) the lens is handed to the kernels as f = F_MIN with q = 1: atan(f z) / f is
 # then z (1 - f^2 z^2 / 3), 3e-8 from the circular limit, and float32 never divides 0 by 0.
 F_MIN = 3e-4
 
 
-def sersic_bn(n: NDArray[np.float64]) -> NDArray[np.float64]:
+def sersic_bn(n: ArrayLike) -> Floats:
     """Return b_n, the exact root of Gamma(2n) = 2 gamma(2n, b_n) (Ciotti 1991, A&A 249, 99, eq. 4)."""
     from scipy.special import gammaincinv
 
@@ -28,8 +30,8 @@ def sersic_bn(n: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def central_brightness(
-    n: NDArray[np.float64], b_n: NDArray[np.float64], q: NDArray[np.float64], reff: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    n: float | Floats, b_n: float | Floats, q: float | Floats, reff: float | Floats
+) -> Floats:
     """Return I0 of a unit-flux Sersic source, per unit area: b_n^(2n) / (2 pi q n R_e^2 Gamma(2n))."""
     from scipy.special import gammaln
 
@@ -44,7 +46,7 @@ def fold(columns: RenderColumns, pixscale_arcsec: float) -> NDArray[np.float32]:
     n_rows = len(columns)
     control = columns.lens_model == CONTROL
 
-    def column(values: NDArray[np.float64], otherwise: float) -> NDArray[np.float64]:
+    def column(values: Floats, otherwise: float) -> Floats:
         return np.where(control, otherwise, values)
 
     e_lens = np.where(columns.lens_model == SIS, 0.0, column(columns.lens_e, 0.0))

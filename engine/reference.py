@@ -9,7 +9,7 @@ takes 0.2 ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -80,7 +80,7 @@ class _Scene:
         alpha_x, alpha_y = self.deflection(dx, dy)
         beta = (dx - alpha_x - self.source[0]) + 1j * (dy - alpha_y - self.source[1])
         beta = beta * np.exp(-1j * self.source_phi)
-        return np.hypot(beta.real, beta.imag / self.source_q) / self.reff
+        return np.asarray(np.hypot(beta.real, beta.imag / self.source_q) / self.reff)
 
     def brightness(self, radius: Floats) -> Floats:
         """Return the surface brightness for unit flux [1 / pix^2] at R / R_e."""
@@ -91,7 +91,7 @@ class _Scene:
         total = (
             2.0 * np.pi * self.source_q * self.n * self.reff**2 * b_n ** (-2.0 * self.n) * gamma(2.0 * self.n)
         )
-        return np.exp(-b_n * radius ** (1.0 / self.n)) / total
+        return np.asarray(np.exp(-b_n * radius ** (1.0 / self.n)) / total)
 
     def stretch(self, x: Floats, y: Floats, width: Floats) -> Floats:
         """Return a bound on |d(R / R_e)| / |d position| within a cell of that width around (x, y)."""
@@ -99,7 +99,7 @@ class _Scene:
         nearest = np.maximum(r - 0.71 * width, 1e-12)
         # |d alpha| of an SIE is at most its convergence's double, theta_E sqrt(q) / (q r)
         bound = 1.0 + self.shear + self.theta_e / np.sqrt(self.q) / nearest
-        return bound / (self.source_q * self.reff)
+        return np.asarray(bound / (self.source_q * self.reff))
 
 
 @dataclass
@@ -206,7 +206,7 @@ def _transfer(kx: Floats, ky: Floats, gaussian: bool, fwhm: float, beta: float) 
 
     k2 = kx[None, :] ** 2 + ky[:, None] ** 2
     if gaussian:
-        return np.exp(-((np.pi * fwhm) ** 2) * k2 / (4.0 * np.log(2.0)))
+        return np.asarray(np.exp(-((np.pi * fwhm) ** 2) * k2 / (4.0 * np.log(2.0))))
     alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
     unique, inverse = np.unique(np.round(k2, 12), return_inverse=True)
     z = 2.0 * np.pi * alpha * np.sqrt(unique)
@@ -226,7 +226,7 @@ def _highest_frequency(gaussian: bool, fwhm: float, beta: float) -> float:
 def _reach(gaussian: bool, fwhm: float, beta: float) -> float:
     """Return the radius where the PSF is below 3e-8 of its peak [pix], at most 400."""
     if gaussian:
-        return fwhm * np.sqrt(np.log(1.0 / 3e-8) / (4.0 * np.log(2.0)))
+        return float(fwhm * np.sqrt(np.log(1.0 / 3e-8) / (4.0 * np.log(2.0))))
     alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
     return float(min(400.0, alpha * np.sqrt(3e-8 ** (-1.0 / beta) - 1.0)))
 
@@ -260,7 +260,7 @@ def _image_transfer(kx: Floats, ky: Floats, pixels: Floats) -> Complexes:
 class _Psf:
     """The PSF of one row: what is needed to convolve with it."""
 
-    transfers: list[Callable[[Floats, Floats], Complexes | Floats]]  #: one of each band
+    transfers: Sequence[Callable[[Floats, Floats], Complexes | Floats]]  #: one of each band
     highest: float  #: frequency beyond which it is nothing [cycles / pix]
     reach: float  #: [pix]
     widest: float  #: FWHM [pix]

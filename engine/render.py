@@ -267,7 +267,7 @@ def render_lensed_source(
         "psf_model": psf_model if with_psf else "none",
         "moffat_beta": moffat_beta,
     }
-    image = render_batch(
+    image: NDArray[np.float32] = render_batch(
         {name: np.array([value]) for name, value in row.items()},
         stamp_size=stamp_size,
         pixscale_arcsec=pixscale_arcsec,
@@ -277,4 +277,4 @@ def render_lensed_source(
         pixel_response=pixel_response,
         theta_e_convention=theta_e_convention,
     )
-    return image[0, 0]
+    return np.asarray(image[0, 0])

@@ -48,7 +48,7 @@ def cell_tolerance(rtol: float) -> float:
     1e-4: the worst pixel was then at a third of rtol for 1e-3, at 0.6 of it for 1e-4.
     """
     rtol = min(rtol, COARSEST)
-    return 2.0 * rtol * min(1.0, (rtol / 1e-3) ** 0.3)
+    return float(2.0 * rtol * min(1.0, (rtol / 1e-3) ** 0.3))
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,12 @@ class Options:
     boxed: bool  #: the PSF lacks the pixel's response, which is applied too
 
 
+def _real(double: bool) -> type[np.float32] | type[np.float64]:
+    return np.float64 if double else np.float32
+
+
 @lru_cache(maxsize=256)
-def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, real: type) -> Floating:
+def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, double: bool) -> Floating:
     """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
 
     Uniform samples leave on each node the mean of ``samples`` points across its pixel, which is divided out
@@ -73,7 +77,7 @@ def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, real: 
     """
     k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
     left = np.sinc(k) / np.sinc(k / samples) if samples else gridding_transform(k / nodes_per_pixel)
-    values = ((np.sinc(k) if boxed else 1.0) / left).astype(real)
+    values: Floating = ((np.sinc(k) if boxed else 1.0) / left).astype(_real(double))
     values.setflags(write=False)
     return values
 
@@ -156,29 +160,30 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
         _fill_grid(work, batch, row, grid)
         np.multiply(grid[:stamp_size, :stamp_size], flux.astype(np.float32)[:, None, None], out=out)
         return
-    plans = fftw.transforms(size, n_bands, double=bool(where.outside[row]))
-    if where.outside[row]:
+    double = bool(where.outside[row])
+    plans = fftw.transforms(size, n_bands, double=double)
+    if double:
         grid = np.empty((size, size), dtype=np.float32)
         _fill_grid(work, batch, row, grid)
         plans.grid[:] = grid
     else:
         _fill_grid(work, batch, row, plans.grid)
     plans.forward()
-    real = plans.grid.dtype.type
-    response = _response(size, nodes, work.options.boxed, work.options.variant.samples, real)
+    real = _real(double)
+    response = _response(size, nodes, work.options.boxed, work.options.variant.samples, double)
     line = np.empty_like(response)
     for band in range(n_bands):
         fwhm = columns.psf_fwhm_arcsec[row, band] / work.options.pixscale_arcsec
         scale = real(flux[band] * (nodes / size) ** 2)
         if batch.images is not None and columns.psf_model[row] == PSF_IMAGE:
-            transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, real)[band]
+            transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)[band]
             apply_image(plans.spectrum, transform, response, scale, plans.band_spectra[band])
         elif columns.psf_model[row] == PSF_GAUSSIAN:
             sigma = float(gaussian_sigma(fwhm))
             apply_gaussian(plans.spectrum, sigma, response, nodes, scale, line, plans.band_spectra[band])
         else:
             beta = float(columns.moffat_beta[row])
-            alpha, table = real(moffat_alpha(fwhm, np.float64(beta))), _table(beta, real)
+            alpha, table = real(moffat_alpha(fwhm, beta)), _table(beta, double)
             apply_radial(
                 plans.spectrum, alpha, table, real(MOFFAT_NODES_PER_UNIT), response, real(nodes), scale, line,
                 plans.band_spectra[band],
@@ -188,8 +193,8 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
 
 
 @lru_cache(maxsize=64)
-def _table(beta: float, real: type) -> Floating:
-    return np.ascontiguousarray(moffat_table(beta).astype(real))
+def _table(beta: float, double: bool) -> Floating:
+    return np.ascontiguousarray(moffat_table(beta).astype(_real(double)))
 
 
 def usable_threads(threads: int | None) -> int:

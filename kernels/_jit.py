@@ -15,10 +15,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import config
+from numba.core import config as _numba_config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,32 +57,34 @@ def cache_folder() -> Path:
 
 
 _CACHE = str(cache_folder())
+config: Any = _numba_config  # its settings are made at import, unseen by type checkers
 
 
-def jit(function: F) -> F:
-    """Compile a driver: cached on disk, releases the GIL, float arithmetic as in ``FASTMATH``."""
+def _compiled(function: F, **options: Any) -> F:
+    """Compile with what all kernels share: no GIL, and arithmetic that gives infinity, not an exception."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", **options)(function))
+
+
+def _cached(function: F, **options: Any) -> F:
+    """Compile with the code kept on disk, in this project's own folder."""
     before = config.CACHE_DIR
     config.CACHE_DIR = _CACHE  # read when caching is enabled, i.e. now; other users of numba keep theirs
     try:
-        compiled = numba.njit(nogil=True, cache=True, fastmath=set(FASTMATH), error_model="numpy")(function)
+        return _compiled(function, cache=True, **options)
     finally:
         config.CACHE_DIR = before
-    return compiled  # type: ignore[no-any-return]
+
+
+def jit(function: F) -> F:
+    """Compile a driver: cached on disk, float arithmetic as in ``FASTMATH``."""
+    return _cached(function, fastmath=set(FASTMATH))
 
 
 def inline(function: F) -> F:
     """Compile a point function for use inside a driver; LLVM inlines it, so it has no cache of its own."""
-    return numba.njit(  # type: ignore[no-any-return]
-        nogil=True, fastmath=set(FASTMATH), error_model="numpy", inline="never", forceinline=True
-    )(function)
+    return _compiled(function, fastmath=set(FASTMATH), forceinline=True)
 
 
 def jit_exact(function: F) -> F:
     """Compile a driver of integer or bit-exact work: no fast arithmetic at all."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _CACHE
-    try:
-        compiled = numba.njit(nogil=True, cache=True, fastmath=False, error_model="numpy")(function)
-    finally:
-        config.CACHE_DIR = before
-    return compiled  # type: ignore[no-any-return]
+    return _cached(function, fastmath=False)
