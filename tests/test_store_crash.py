@@ -16,7 +16,7 @@ DRIVER = Path(__file__).with_name("store_crash_driver.py")
 
 @pytest.fixture(scope="module")
 def kills():
-    """What became of every kill. In memory where the system allows: thousands of small files, none to keep."""
+    """What became of every kill. In memory where the system allows: thousands of files, none to keep."""
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
     with tempfile.TemporaryDirectory(dir=memory if usable else None) as folder:
