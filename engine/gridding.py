@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.adaptive import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
+from arcforge.kernels.spread import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
 
 Floats = NDArray[np.float64]
 

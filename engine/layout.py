@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from arcforge.engine.errors import RenderError
 from arcforge.engine.fftw import GRID_SIZES
 from arcforge.engine.psf import moffat_alpha, reach
-from arcforge.kernels.adaptive import BASE
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
+from arcforge.kernels.spread import BASE
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns

@@ -25,8 +25,9 @@ from arcforge.engine.layout import Layout, layout
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import fold
 from arcforge.engine.variants import Variant
-from arcforge.kernels.adaptive import BASE, CHUNK, DEEPEST, adaptive_grid
+from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
+from arcforge.kernels.spread import BASE
 from arcforge.kernels.transfer import apply_gaussian, apply_image, apply_radial, crop
 from arcforge.kernels.uniform import uniform_grid
 

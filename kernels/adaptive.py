@@ -16,10 +16,8 @@ A cell of width h whose bound E [per pixel area] satisfies E h <= eta * peak is 
 of cells (an arc) or a cluster around a point (a cusp), whose number grows no faster than 1 / h, errors stay
 bounded.
 
-Divided cells wait on a stack and are processed in chunks, so that all arithmetic runs in vector lanes. Sums
-of samples go to the grid through a gridding kernel ("exponential of semicircle", Barnett, Magland & af
-Klinteberg 2019, SIAM J. Sci. Comput. 41, C479, eq. 1.8) whose transform is divided out with the PSF: a sample
-keeps its exact position, where adding it to its cell would move it to the centre.
+Divided cells wait on a stack and are processed in chunks, so that all arithmetic runs in vector lanes. How
+samples go from cells to the grid: ``spread.py``.
 """
 
 import numpy as np
@@ -36,15 +34,17 @@ from arcforge.kernels.ray import (
     model_of,
     source_radius2,
 )
+from arcforge.kernels.spread import (
+    BASE,
+    GAUSS,
+    add_to_pixels,
+    largest_mean,
+    lattice,
+    spread_cells,
+    spread_first,
+)
 
-GAUSS = F(0.28867513459481287)  # nodes of the two-point rule on a cell of unit width: +- 1 / (2 sqrt 3)
 CHUNK = 64  # divided cells processed together: 16 samples each fill the vector lanes from level-1 cache
-BASE = 2  # nodes a first cell is wide
-WIDTH = 6  # nodes a gridding kernel covers
-# A sample within a first cell reaches eight nodes, -3 to +4 from the cell's lower one: a row of the table,
-# which holds this many positions a node.
-REACH = 8
-TABLE_STEPS = 256
 LANES = 8  # cells sampled together: a 256-bit vector of float32
 DEEPEST = 18  # a cell is then 2^-17 nodes wide
 
@@ -97,148 +97,6 @@ def sample_cells(fields, xs, ys, count, dx, dy, width, cusp, values, errors):
         _sample_all(m, xs, ys, count, dx, dy, width, cusp, True, values, errors)
     else:
         _sample_all(m, xs, ys, count, dx, dy, width, cusp, False, values, errors)
-
-
-@jit
-def _peak(flux, window, sums, line, best):
-    """Return the largest mean of ``flux`` over ``window`` x ``window`` cells; the others are scratch."""
-    n_y, n_x = flux.shape
-    before = window // 2
-    for i in range(n_x):
-        best[i] = F(0.0)
-    for j in range(n_y):
-        target = sums[j]
-        for i in range(n_x):
-            target[i] = F(0.0)
-        for k in range(max(0, j - before), min(n_y, j - before + window)):
-            source = flux[k]
-            for i in range(n_x):
-                target[i] += source[i]
-    for j in range(n_y):
-        for i in range(n_x):
-            line[i] = F(0.0)
-        for k in range(window):
-            offset = k - before
-            low, high = max(0, -offset), min(n_x, n_x - offset)
-            if high > low:
-                shifted = sums[j, low + offset : high + offset]
-                target = line[low:high]
-                for i in range(high - low):
-                    target[i] += shifted[i]
-        for i in range(n_x):
-            best[i] = max(best[i], line[i])
-    peak = F(0.0)
-    for i in range(n_x):
-        peak = max(peak, best[i])
-    return peak / F(window * window)
-
-
-@jit
-def _spread_first(values, stencil, bounds, lines, grid):
-    """Add first cells' samples to the grid: their positions in a cell are fixed, so a separable stencil does.
-
-    Cells are two nodes apart, so even and odd nodes have stencils of their own, four cells wide each.
-    """
-    n_y, n_x = values.shape[1], values.shape[2]
-    low, high = lines[0], lines[1]
-    for j in range(n_y):
-        for a in range(2):
-            across = lines[2 + a]
-            for i in range(3):
-                low[i] = high[i] = low[n_x + 3 + i] = high[n_x + 3 + i] = F(0.0)
-            left, right = values[2 * a, j], values[2 * a + 1, j]
-            inner_low, inner_high = low[3:], high[3:]
-            for i in range(n_x):
-                inner_low[i] = left[i]
-                inner_high[i] = right[i]
-            for phase in range(2):
-                w0, w1, w2, w3 = (
-                    stencil[0, phase],
-                    stencil[0, phase + 2],
-                    stencil[0, phase + 4],
-                    stencil[0, phase + 6],
-                )
-                v0, v1, v2, v3 = (
-                    stencil[1, phase],
-                    stencil[1, phase + 2],
-                    stencil[1, phase + 4],
-                    stencil[1, phase + 6],
-                )
-                for i in range(n_x + 3):
-                    across[2 * i + phase] = (
-                        w0 * low[i + 3] + w1 * low[i + 2] + w2 * low[i + 1] + w3 * low[i]
-                        + v0 * high[i + 3] + v1 * high[i + 2] + v2 * high[i + 1] + v3 * high[i]
-                    )  # fmt: skip
-        first, count = bounds[2] - 3, 2 * n_x + 6
-        lower, upper = lines[2], lines[3]
-        for o in range(REACH):
-            w_low, w_high = stencil[0, o], stencil[1, o]
-            target = grid[bounds[0] + BASE * j + o - 3, first : first + count]
-            for i in range(count):
-                target[i] += w_low * lower[i] + w_high * upper[i]
-
-
-@inline
-def _lattice(b):
-    """Return the offset of sample ``b`` of the four along an axis of a divided cell, in its widths."""
-    return F(0.5) * (GAUSS if b % 2 else -GAUSS) + (F(0.25) if b > 1 else F(-0.25))
-
-
-@inline
-def _weights(table, position, out):
-    """Write the gridding weights of a sample at ``position`` [nodes from the cell's lower node]."""
-    place = (position + F(0.5)) * F(TABLE_STEPS)
-    step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
-    part = place - F(step)
-    before, after = table[step], table[step + 1]
-    for o in range(REACH):
-        out[o] = before[o] + part * (after[o] - before[o])
-
-
-@jit
-def _spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
-    """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes."""
-    for k in range(count):
-        at_x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k])
-        at_y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k])
-        for b in range(4):
-            _weights(table, at_x + _lattice(b) * width, weights[b])
-            _weights(table, at_y + _lattice(b) * width, weights[4 + b])
-        for a in range(4):
-            v0, v1, v2, v3 = (
-                values[4 * a, k],
-                values[4 * a + 1, k],
-                values[4 * a + 2, k],
-                values[4 * a + 3, k],
-            )
-            for o in range(REACH):
-                weights[8 + a, o] = (
-                    v0 * weights[0, o] + v1 * weights[1, o] + v2 * weights[2, o] + v3 * weights[3, o]
-                )
-        first = nodes[1, k] - 3
-        for r in range(REACH):
-            u0, u1, u2, u3 = weights[4, r], weights[5, r], weights[6, r], weights[7, r]
-            target = grid[nodes[0, k] + r - 3, first : first + REACH]
-            for o in range(REACH):
-                target[o] += (
-                    u0 * weights[8, o] + u1 * weights[9, o] + u2 * weights[10, o] + u3 * weights[11, o]
-                )
-
-
-@jit
-def _add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid):
-    """Add the samples of each divided cell to the nodes they lie in (no PSF: nodes are pixels).
-
-    The last cells reach over the stamp's edge by a node where the lit nodes are odd in number: light beyond
-    it is left out, there is no PSF that could bring it back.
-    """
-    for k in range(count):
-        for a in range(4):
-            j = int(np.floor((ys[k] - origin) * nodes_per_pixel + _lattice(a) * width + F(0.5)))
-            for b in range(4):
-                i = int(np.floor((xs[k] - origin) * nodes_per_pixel + _lattice(b) * width + F(0.5)))
-                if 0 <= j < grid.shape[0] and 0 <= i < grid.shape[1]:
-                    grid[j, i] += values[4 * a + b, k]
 
 
 @jit
@@ -319,7 +177,7 @@ def adaptive_grid(
                 value_line[i] = line_values[i]
                 error_line[i] += F(0.25) * line_errors[i]
                 flux_line[i] += F(0.25) * min(line_values[i], most)
-    peak = max(_peak(flux, window, sums, lines[0], lines[1]), floor)
+    peak = max(largest_mean(flux, window, sums, lines[0], lines[1]), floor)
     limit = eta * peak
 
     waiting = 0
@@ -342,7 +200,7 @@ def adaptive_grid(
     samples = 4 * cells
     divided = waiting
     if not boxed:
-        _spread_first(values, stencil, bounds, lines, grid)
+        spread_first(values, stencil, bounds, lines, grid)
 
     # Parts are pushed after every cell of their parents' generation: the top of the stack is of one
     # generation.
@@ -361,7 +219,7 @@ def adaptive_grid(
         cusp = m.b_n * math32.exp(inverse_n * math32.log(F(0.5) * half * m.stretch))
         for s in range(16):
             sample_cells(
-                fields, xs, ys, count, whole * _lattice(s % 4), whole * _lattice(s // 4), half, cusp,
+                fields, xs, ys, count, whole * lattice(s % 4), whole * lattice(s // 4), half, cusp,
                 parts[s], part_errors[s],
             )  # fmt: skip
         samples += 16 * count
@@ -399,11 +257,9 @@ def adaptive_grid(
                 p2[k] *= kept
                 p3[k] *= kept
         if boxed:
-            _add_to_pixels(
-                parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, grid
-            )
+            add_to_pixels(parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, grid)
         else:
-            _spread_cells(
+            spread_cells(
                 parts,
                 count,
                 nodes,
@@ -419,4 +275,4 @@ def adaptive_grid(
     report[0] = samples
     report[1] = divided
     if estimate:
-        report[2] = _peak(errors, window, sums, lines[0], lines[1]) / (area * peak)
+        report[2] = largest_mean(errors, window, sums, lines[0], lines[1]) / (area * peak)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from arcforge.engine import render_batch
-from arcforge.kernels import adaptive
+from arcforge.kernels import spread
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (4, 4), (0, 4), (4, 0)])
 def test_samples_beyond_the_edge_are_left_out(corner):
     # the plain function, since only it checks its indices; the cell is two nodes wide, one of them outside
-    add = getattr(adaptive._add_to_pixels, "py_func", adaptive._add_to_pixels)
+    add = getattr(spread.add_to_pixels, "py_func", spread.add_to_pixels)
     grid = np.zeros((5, 5), dtype=np.float32)
     centre_y, centre_x = (np.float32(node + (0.5 if node else -0.5)) for node in corner)
     nodes = np.array([[corner[0] - (corner[0] == 0)], [corner[1] - (corner[1] == 0)]], dtype=np.int32)
