@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 
-from arcforge.kernels import adaptive, deflection, math32, philox, ray, transfer, uniform
+from arcforge.kernels import adaptive, deflection, math32, philox, ray, spread, transfer, uniform
 from arcforge.kernels._jit import FASTMATH, jit
 from arcforge.kernels.adaptive import sample_cells
 from arcforge.kernels.ray import N_FIELDS, brightness_line, model_of
@@ -234,7 +234,7 @@ def test_nan_and_infinity_are_not_assumed_away_nor_sums_reordered() -> None:
 
 
 @compiled_only
-@pytest.mark.parametrize("module", [adaptive, deflection, math32, philox, ray, transfer, uniform])
+@pytest.mark.parametrize("module", [adaptive, deflection, math32, philox, ray, spread, transfer, uniform])
 def test_every_kernel_is_compiled_with_the_named_flags_or_none(module: Any) -> None:
     forbidden = {"fast", "nnan", "ninf", "reassoc"}
     kernels = [value for value in vars(module).values() if hasattr(value, "py_func")]
