@@ -3,7 +3,8 @@
 A command is a plain function with typer annotations in a module of this folder, named in ``COMMANDS``. The
 module is imported when its command runs or shows its own help, so ``arcforge --help`` pays for none of them.
 It imports typer at the top, and rich and the engine inside the function. Its docstring is its help; what
-stands under a numpydoc ``Examples`` heading is printed last, line by line as it is.
+stands under a numpydoc ``Examples`` heading is printed last, line by line as it is. A command with commands
+of its own is a ``typer.Typer`` of such functions, with its help given to it.
 
 Rules, kept here and nowhere else: an error is one line on stderr and exit code 1; wrong usage is one line and
 exit code 2; ``--debug`` and ``--quiet`` work before and after the command's name. A command that has another
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("inject", "Summarise a store."),
     "show": ("show", "Draw rows of a store: control, stamp and arc."),
     "certify": ("certify", "Check the renderer's numbers on this machine."),
+    "bench": ("bench", "Time kernels and other programs, side by side."),
 }
 
 EXIT_FAILURE = 1
@@ -94,7 +96,6 @@ class _LazyCommand(TyperCommand):
         assert self.name is not None
         module = importlib.import_module(f"arcforge.cli.{self._module}")
         command = _build(getattr(module, self.name), self.name)
-        command.params.extend(_build(_common, "common").params)
         return command.make_context(info_name, args, parent=parent, **extra)
 
 
@@ -139,14 +140,40 @@ def _write_examples(examples: str | None, formatter: Any) -> None:
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-def _build(function: Callable[..., Any], name: str) -> TyperCommand:
-    """Turn an annotated function into a command; its docstring's examples become the epilog."""
-    text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\nExamples\n--------\n")
+class _Group(TyperGroup):
+    """A command that has commands of its own."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(self.epilog, formatter)
+
+
+def _build(made: Callable[..., Any] | typer.Typer, name: str) -> TyperCommand | TyperGroup:
+    """Turn an annotated function into a command, or a ``typer.Typer`` of such functions into a group of them.
+
+    The examples of a function's docstring, or of a Typer's help, become the epilog.
+    """
+    if isinstance(made, typer.Typer):
+        callbacks = [info.callback for info in made.registered_commands if info.callback is not None]
+        parts: dict[str, Any] = {part.__name__: _build(part, part.__name__) for part in callbacks}
+        text, examples = _split_examples(made.info.help)
+        return _Group(name=name, commands=parts, help=text, epilog=examples, rich_markup_mode=None)
+    command = _build_one(made, name)
+    command.params.extend(_build_one(_common, "common").params)
+    return command
+
+
+def _build_one(function: Callable[..., Any], name: str) -> TyperCommand:
+    text, examples = _split_examples(function.__doc__)
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
     one.command(name=name, cls=_Command, help=text, epilog=examples)(function)
     command = typer.main.get_command(one)
     assert isinstance(command, TyperCommand)
     return command
+
+
+def _split_examples(text: str | None) -> tuple[str, str]:
+    help_text, _, examples = inspect.cleandoc(text or "").partition("\nExamples\n--------\n")
+    return help_text, examples
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -1,0 +1,71 @@
+"""The ray-tracing part of a render alone: what each row's sampling takes, and a way to repeat it without
+the PSF.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.layout import layout
+from arcforge.engine.rays import fold
+from arcforge.engine.stamps import Options, _Batch, _fill_grid, _Work
+from arcforge.kernels.codes import CONTROL
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+
+class Sampler:
+    """Evaluates the light of rows on their grids, exactly as a render does before it applies the PSFs.
+
+    Parameters
+    ----------
+    columns : RenderColumns
+    options : Options
+        Its variant is any but "reference".
+
+    Attributes
+    ----------
+    grid_size : int64 (n,)
+        Nodes a side of every row's grid.
+    """
+
+    def __init__(self, columns: RenderColumns, options: Options) -> None:
+        where = layout(
+            columns,
+            stamp_size=options.stamp_size,
+            pixscale_arcsec=options.pixscale_arcsec,
+            rtol=options.rtol,
+            uniform=options.variant.samples > 0,
+        )
+        self._batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, None)
+        self._work = _Work(options)
+        self._rows = [int(row) for row in np.flatnonzero(columns.lens_model != CONTROL)]
+        self._grids = {
+            int(size): np.empty((int(size), int(size)), dtype=np.float32) for size in set(where.size)
+        }
+        self.grid_size = where.size
+
+    def fill(self) -> None:
+        """Evaluate every row once; CONTROL rows hold no light and are passed over."""
+        for row in self._rows:
+            self._fill(row)
+
+    def _fill(self, row: int) -> None:
+        _fill_grid(self._work, self._batch, row, self._grids[int(self.grid_size[row])])
+
+    def rays(self) -> NDArray[np.int64]:
+        """Return the number of rays that each row takes, int64 (n,); 0 for CONTROL rows."""
+        counts = np.zeros(len(self.grid_size), dtype=np.int64)
+        samples = self._work.options.variant.samples
+        for row in self._rows:
+            if samples:
+                y_first, y_end, x_first, x_end = self._batch.where.bounds[row]
+                counts[row] = (y_end - y_first) * (x_end - x_first) * samples**2
+            else:
+                self._fill(row)
+                counts[row] = int(self._work.report[0])
+        return counts
