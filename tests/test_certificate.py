@@ -57,7 +57,7 @@ def test_planted_fault_is_seen(monkeypatch, patch, replacement, check, expected)
 
 
 def test_light_that_wraps_is_seen(monkeypatch):
-    monkeypatch.setattr(layout, "reach", lambda model, fwhm, beta, level: np.zeros(len(fwhm)))
+    monkeypatch.setattr(layout, "reach", lambda model, fwhm, *rest: np.zeros(len(fwhm)))
     assert failing(certificate._check_wrap()) == {"wrap"}
 
 

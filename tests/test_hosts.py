@@ -52,9 +52,6 @@ def refusal(path: Path, **options: Any) -> str:
     return message
 
 
-# real data
-
-
 def test_real_fits_cubes_are_cropped_about_their_central_pixel_and_measured(survey_data: Path) -> None:
     folder = survey_data / "hosts" / "des46"
     hosts = open_hosts(folder)
@@ -103,9 +100,6 @@ def test_the_galaxy_near_the_centre_of_a_real_field_is_found(survey_data: Path) 
         np.testing.assert_array_equal(host.pixels, units[0].data[:, 96:160, 96:160])
 
 
-# where the stamp lies
-
-
 @pytest.mark.parametrize(("side", "stamp"), [(71, 64), (71, 63), (80, 64), (80, 63), (64, 64), (71, 71)])
 def test_the_central_pixel_goes_to_half_the_stamp(tmp_path: Path, side: int, stamp: int) -> None:
     data = cube(side=side, dx=0.3, dy=-0.4)
@@ -140,9 +134,6 @@ def test_a_host_carries_what_is_known_of_it(tmp_path: Path) -> None:
     )
     assert open_hosts(npz)[0].psf_fwhm_arcsec == (1.5, 1.4, 1.2)
     assert open_hosts(write_npz(tmp_path / "c.npz", cutout=cube()))[0].psf_fwhm_arcsec is None
-
-
-# formats
 
 
 def test_every_form_of_a_cube_gives_the_same_pixels(tmp_path: Path) -> None:
@@ -207,9 +198,6 @@ def test_an_ambiguous_axis_order_is_settled_by_a_key_only(tmp_path: Path) -> Non
     assert "axes = 'zyx' is unknown" in refusal(write_npz(tmp_path / "c.npz", cutout=data, axes="zyx"))
     assert "71 planes where 3 bands" in refusal(write_npz(tmp_path / "d.npz", cutout=data, axes="byx"))
     assert "neither end has" in refusal(write_npz(tmp_path / "e.npz", cutout=np.zeros((8, 8, 8))))
-
-
-# what is refused
 
 
 def nan_pixel() -> NDArray[np.float32]:
@@ -341,9 +329,6 @@ def test_hosts_of_different_scales_do_not_mix(tmp_path: Path) -> None:
     message = refusal(tmp_path)
     assert "b.fits" in message
     assert "0.263 arcsec where a.fits has 0.262" in message
-
-
-# reading again
 
 
 def test_checking_reads_each_file_once_and_reports_progress(
