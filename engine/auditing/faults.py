@@ -32,7 +32,7 @@ _STARTS = {
 _KERNEL_EDGES = (5.5, 7.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5, 28.5, 33.5, 40.5)
 # A finite kernel is taken into the model where it removes at least this share of the misfit
 _KERNEL_GAIN = 0.2
-_SCAN_ROWS, _SEARCH_ROWS = 16, 48
+_SCAN_ROWS, _SEARCH_ROWS = 12, 48
 _FINALISTS = 3
 _FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
 # A turned or exchanged image is the base for further faults only where undoing it removes this share of the
@@ -109,7 +109,8 @@ def search(forward: Forward, data: FitData, judge: Judge) -> list[Hypothesis]:
     record = finder.with_finite_kernel(finder.record())
     if record.explains:
         return [record]
-    found = [record, *finder.transforms(), *finder.singles()]
+    found = [record, *finder.without_parameters()]
+    found += finder.singles(min((h.misfit for h in found if h.explains), default=np.inf))
     found.sort(key=_rank)
     found[0] = finder.with_finite_kernel(found[0])
     if not found[0].explains:
@@ -121,6 +122,17 @@ def search(forward: Forward, data: FitData, judge: Judge) -> list[Hypothesis]:
 def _rank(hypothesis: Hypothesis) -> tuple[bool, int, float]:
     n_causes = len(hypothesis.causes) if hypothesis.explains else 0
     return (not hypothesis.explains, n_causes, hypothesis.misfit)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A first look at a cause; ``promise`` is the misfit a row that a fit from here may reach."""
+
+    cause: str
+    free: tuple[str, ...]
+    point: Point
+    apply: Callable[[FitData], FitData]
+    promise: float
 
 
 class _Finder:
@@ -135,29 +147,44 @@ class _Finder:
     def record(self) -> Hypothesis:
         return self._evaluate((), "as recorded", Point(), ())
 
-    def transforms(self) -> list[Hypothesis]:
-        """Flips, turns and exchanged bands."""
-        return [
-            self._evaluate((t.cause,), t.detail, Point(), (), t.undo)
-            for t in list_transforms(self.data.bands)
-        ]
-
-    def singles(self) -> list[Hypothesis]:
-        """Every cause with parameters on its own, and the SIE without sqrt(q)."""
-        rough = []
-        for cause, names in parameters_of(self.data.bands).items():
-            apply = self._with_wraparound if cause == "wraparound" else _as_it_is
-            few = apply(self.data.take(self.few_rows))
-            rough.append((cause, apply, fit(self.forward, few, self._start(names), names, max_iterations=3)))
-        rough.sort(key=lambda item: float(item[2].chi2.sum()))
-        found = [self._evaluate(("theta_e_scale",), "1/sqrt(q)", Point(missing_sqrt_q=True), ())]
-        for place, (cause, apply, few_best) in enumerate(rough):
-            if place < _FINALISTS:
-                best = fit(self.forward, apply(self.data), few_best.point, few_best.free)
-                found.append(self._hypothesis((cause,), "constant", best, apply))
-            else:
-                found.append(self._evaluate((cause,), "constant", few_best.point, few_best.free, apply))
+    def without_parameters(self) -> list[Hypothesis]:
+        """Flips, turns and exchanged bands, and the SIE without sqrt(q)."""
+        transforms = list_transforms(self.data.bands)
+        found = [self._evaluate((t.cause,), t.detail, Point(), (), t.undo) for t in transforms]
+        found.append(self._evaluate(("theta_e_scale",), "1/sqrt(q)", Point(missing_sqrt_q=True), ()))
         return found
+
+    def singles(self, least_misfit: float) -> list[Hypothesis]:
+        """Every cause with parameters on its own.
+
+        A coarse look at few rows ranks the causes; they are fitted in that order until one explains and none
+        of the rest promises as much. ``least_misfit`` is that of an explanation found before.
+        """
+        coarse = sorted(
+            (self._look(cause, names) for cause, names in parameters_of(self.data.bands).items()),
+            key=lambda look: look.promise,
+        )
+        found: list[Hypothesis] = []
+        for place, look in enumerate(coarse):
+            if place >= _FINALISTS or look.promise * len(self.data.rows) > least_misfit:
+                found.append(self._evaluate((look.cause,), "constant", look.point, look.free, look.apply))
+            else:
+                fitted = fit(self.forward, look.apply(self.data), look.point, look.free)
+                found.append(self._hypothesis((look.cause,), "constant", fitted, look.apply))
+                least_misfit = min(least_misfit, found[-1].misfit if found[-1].explains else np.inf)
+        return found
+
+    def _look(self, cause: str, names: tuple[str, ...]) -> _Look:
+        """The best of a coarse scan on few rows (the record, for parameters that are nearly linear)."""
+        apply = self._with_wraparound if cause == "wraparound" else _as_it_is
+        few = apply(self.data.take(self.few_rows))
+        points = (
+            [Point({names[0]: value}) for value in _STARTS[names[0]]] if names[0] in _STARTS else [Point()]
+        )
+        misfits = [self._misfit(few, point) for point in points]
+        start = points[int(np.argmin(misfits))]
+        there = evaluate(self.forward, few, start, names)
+        return _Look(cause, names, start, apply, float(there.left.mean()))
 
     def with_finite_kernel(self, best: Hypothesis) -> Hypothesis:
         """Try whether the PSF kernel was cut to a square; the rest of the point is fitted again."""
@@ -210,15 +237,6 @@ class _Finder:
             if any(n in nuisance and nuisance[n].outside for n in names)
         }
         return tuple(sorted(size, key=lambda cause: -size[cause]))
-
-    def _start(self, names: tuple[str, ...]) -> Point:
-        """The best value of a coarse scan on few rows; the record for parameters that are nearly linear."""
-        if names[0] not in _STARTS:
-            return Point()
-        few = self.data.take(self.few_rows)
-        points = [Point({names[0]: value}) for value in _STARTS[names[0]]]
-        misfits = [self._misfit(few, point) for point in points]
-        return points[int(np.argmin(misfits))]
 
     def _misfit(self, data: FitData, point: Point) -> float:
         try:

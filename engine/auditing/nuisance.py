@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,13 @@ def parameter_names(bands: str) -> tuple[str, ...]:
     )
 
 
+def after_step(name: str, value: float, step: Any) -> Any:
+    """Return values after steps: rendered scales by the logarithm, fluxes by the share, others added."""
+    if name.startswith("flux_scale_"):
+        return value * (1.0 + step)
+    return value * np.exp(step) if is_scale(name) else value + step
+
+
 @dataclass(frozen=True)
 class Point:
     """Values shared by all rows; parameters that are not named are nominal.
@@ -70,11 +78,9 @@ class Point:
         return replace(self, values=self.values | values)
 
     def moved(self, names: Sequence[str], steps: Floats) -> Point:
-        """Return the point after steps: scales by their logarithm, others by addition."""
-        values = dict(self.values)
-        for name, step in zip(names, steps, strict=True):
-            values[name] = self[name] * float(np.exp(step)) if is_scale(name) else self[name] + float(step)
-        return replace(self, values=values)
+        """Return the point after steps, each as :func:`after_step` takes it."""
+        moved = {name: float(after_step(name, self[name], s)) for name, s in zip(names, steps, strict=True)}
+        return replace(self, values=self.values | moved)
 
     @property
     def change(self) -> Change:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.forward import NOMINAL, Forward
-from arcforge.engine.auditing.nuisance import RENDERED_STEPS, FitData, Point, is_scale
+from arcforge.engine.auditing.nuisance import RENDERED_STEPS, FitData, Point, after_step, is_scale
 from arcforge.engine.errors import ArcforgeError
 
 Floats = NDArray[np.float64]
@@ -43,6 +43,8 @@ class Evaluation:
         1 / variance of that departure, in units of the weights: what the row knows of it.
     total_step : (len(free),)
         The departure that suits all rows together.
+    left : (n,)
+        What of ``chi2`` remains after the row's own steps.
     rms_of_peak, rms_of_sky : (n,)
         Root mean square over the arc's pixels that remains after the row's own steps, of the arc's peak and
         of the sky sigma; the larger over bands.
@@ -57,6 +59,7 @@ class Evaluation:
     steps: Floats
     information: Floats
     total_step: Floats
+    left: Floats
     rms_of_peak: Floats
     rms_of_sky: Floats
     structured: Floats
@@ -67,8 +70,7 @@ class Evaluation:
 
     def values(self, name: str) -> Floats:
         """Return each row's own value of a free parameter: (n,)."""
-        step = self.steps[:, self.free.index(name)]
-        return self.point[name] * np.exp(step) if is_scale(name) else self.point[name] + step
+        return np.asarray(after_step(name, self.point[name], self.steps[:, self.free.index(name)]))
 
 
 def evaluate(forward: Forward, data: FitData, point: Point, free: Sequence[str]) -> Evaluation:
@@ -142,7 +144,7 @@ def _limited(names: tuple[str, ...], steps: Floats) -> Floats:
     """Shorten a step that leaves the range in which the linear model can be trusted."""
     ratio = 1.0
     for name, step in zip(names, steps, strict=True):
-        if name in RENDERED_STEPS or is_scale(name):
+        if name in RENDERED_STEPS:
             largest = _LARGEST_LOG_STEP if is_scale(name) else _LARGEST_OFFSET_STEP_PIX
             ratio = min(ratio, largest / max(abs(float(step)), largest))
     return np.asarray(steps * ratio)
@@ -169,6 +171,7 @@ def _evaluate_batch(
         "steps": steps,
         "information": 1.0 / np.einsum("npp->np", covariance),
         "chi2": np.einsum("ij,ij->i", weighted, weighted, dtype=np.float64),
+        "left": np.einsum("ij,ij->i", left, left, dtype=np.float64),
         **measure_residual(left.reshape(residual.shape) / root, data.arc, data.peak, data.sky_sigma),
     }
 

@@ -1,0 +1,104 @@
+"""Planted faults are named, at their size; clean sets name nothing. Small sets on synthetic hosts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from arcforge.bench.planted import FAULTS, make_set
+from arcforge.engine.auditing.pairs import draw_pairs
+from arcforge.engine.auditing.sources import ParquetPairs
+from arcforge.engine.auditing.state import AuditState
+from arcforge.engine.auditing.thresholds import Thresholds
+from arcforge.engine.synthetic import synthetic_hosts
+
+N_PAIRS, N_HOSTS = 24, 12
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    return synthetic_hosts(N_HOSTS, 3).pixels(np.arange(N_HOSTS))
+
+
+@pytest.fixture(scope="module")
+def diagnosed(hosts, tmp_path_factory):
+    """Return a function from a fault's name (and seed) to the audit's state."""
+    folder = tmp_path_factory.mktemp("planted")
+    limits = Thresholds()
+
+    @cache
+    def diagnose(name: str, seed: int = 11) -> AuditState:
+        fault = next(f for f in FAULTS if f.name == name)
+        path = make_set(fault, hosts, N_PAIRS, seed).write(folder / f"{FAULTS.index(fault)}-{seed}.parquet")
+        pairs = draw_pairs(ParquetPairs(str(path), 1 << 26), limits, seed, None, lambda *step: None)
+        return AuditState(pairs, limits, seed, lambda *step: None)
+
+    return diagnose
+
+
+def test_a_clean_set_needs_no_cause_and_every_parameter_is_as_recorded(diagnosed):
+    diagnosis = diagnosed("clean").diagnosis
+    assert diagnosis.explained_as_recorded
+    assert diagnosis.causes == []
+    assert diagnosis.hypotheses == []
+    assert all(n.within for n in diagnosis.nuisance.values())
+    assert diagnosis.noise.value < 1e-3
+    assert abs(diagnosis.registration.x.value) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "offset 0.25 px",
+        "psf_width 2.355",
+        "theta_e 1.03",
+        "source_size 1.2",
+        "flux 1.05",
+        "control 0.25 px, order 3",
+        "unpadded convolution",
+        "noise 0.3 sigma",
+    ],
+)
+def test_a_fault_is_named_at_its_size(diagnosed, name):
+    fault = next(f for f in FAULTS if f.name == name)
+    causes = diagnosed(name).diagnosis.causes
+    assert [c.name for c in causes] == [fault.cause]
+    assert causes[0].ci95 is not None
+    assert causes[0].ci95[0] <= fault.truth <= causes[0].ci95[1]
+    # an interval that holds anything would hold the truth too
+    assert causes[0].ci95[1] - causes[0].ci95[0] < 0.15 * abs(fault.truth)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("arc mirrored in y", "mirrored in y"),
+        ("bands zrg", "zrg"),
+        ("theta_e without sqrt(q)", "1/sqrt(q)"),
+        ("flux 1/mu", "1/mu"),
+        ("psf_width 2.355", "sigma taken for a FWHM"),
+    ],
+)
+def test_a_known_mistake_is_called_by_its_name(diagnosed, name, words):
+    fault = next(f for f in FAULTS if f.name == name)
+    causes = diagnosed(name).diagnosis.causes
+    assert causes[0].name == fault.cause
+    assert words in causes[0].message
+
+
+def test_a_pedestal_is_given_in_nanomaggies(diagnosed):
+    state = diagnosed("pedestal 0.2 sigma")
+    (cause,) = state.diagnosis.causes
+    truth = float(np.median(state.added[:, :, :2, :2] - state.model[:, :, :2, :2]))
+    assert cause.name == "pedestal"
+    assert cause.ci95[0] <= truth <= cause.ci95[1]
+    assert cause.unit == "nMgy/px"
+
+
+def test_other_sources_than_recorded_are_provenance_and_never_a_named_fault(diagnosed):
+    diagnosis = diagnosed("other sources").diagnosis
+    assert [c.name for c in diagnosis.causes] == ["provenance"]
+    assert not diagnosis.explained_as_recorded
+    assert "leaves" in diagnosis.causes[0].message

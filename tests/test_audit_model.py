@@ -1,0 +1,164 @@
+"""The forward model and its fit: kernels, transforms and registration against direct computation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage, signal
+
+from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
+from arcforge.engine.auditing.forward import Change, Forward
+from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
+from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.resampling import HostBootstrap
+from arcforge.engine.auditing.sky import move, pairing_correlation, register, white_noise
+from arcforge.engine.auditing.solve import evaluate, fit
+from arcforge.engine.auditing.transforms import ORIENTATIONS, list_transforms
+from arcforge.engine.catalog import render_columns
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def forward():
+    columns = draw_columns(N, 4, np.random.default_rng(5))
+    return Forward(render_columns(columns, "grz"), 64, PIXSCALE_ARCSEC)
+
+
+def data_of(forward, added, controls=None):
+    model = forward.render(np.arange(N))
+    peak = model.max((2, 3)).astype(float)
+    return FitData(
+        bands="grz",
+        rows=np.arange(N),
+        added=added,
+        controls=np.zeros_like(model) if controls is None else controls,
+        recorded=model,
+        weights=1.0 / (3e-4 * peak) ** 2,
+        peak=peak,
+        sky_sigma=np.full((N, 3), 0.005),
+        arc=model > 1e-3 * peak[:, :, None, None],
+    )
+
+
+def test_every_parameter_is_recovered_when_all_change_at_once(forward):
+    truth = Change(offset_x_pix=0.15, offset_y_pix=-0.1, psf_width=1.1, theta_e_scale=0.97, source_size=1.2)
+    scale = np.array([1.05, 0.95, 1.02], dtype=np.float32)[:, None, None]
+    added = forward.render(np.arange(N), truth) * scale + np.float32(3e-4)
+    found = fit(forward, data_of(forward, added), Point(), parameter_names("grz")[:-1])
+    for name in ("offset_x_pix", "offset_y_pix", "psf_width", "theta_e_scale", "source_size"):
+        assert np.median(found.values(name)) == pytest.approx(getattr(truth, name), abs=4e-3)
+    for band, value in zip("grz", scale.ravel(), strict=True):
+        assert np.median(found.values(f"flux_scale_{band}")) == pytest.approx(value, abs=4e-3)
+        assert np.median(found.values(f"pedestal_nmgy_{band}")) == pytest.approx(3e-4, rel=0.02)
+    assert np.max(found.rms_of_peak) < 1e-3
+
+
+def test_the_residual_of_the_record_itself_is_nothing(forward):
+    model = forward.render(np.arange(N))
+    found = evaluate(forward, data_of(forward, model), Point(), ())
+    assert found.chi2.max() == 0
+    assert found.rms_of_peak.max() == 0
+
+
+def test_white_noise_is_no_structure_and_a_shift_is(forward):
+    model = forward.render(np.arange(N))
+    noise = np.random.default_rng(0).normal(scale=2e-3, size=model.shape).astype(np.float32)
+    noisy = evaluate(forward, data_of(forward, model + noise), Point(), ())
+    moved = forward.render(np.arange(N), Change(offset_x_pix=0.1))
+    shifted = evaluate(forward, data_of(forward, moved), Point(), ())
+    assert abs(noisy.structured.mean()) < 0.05 * np.mean(noisy.rms_of_peak**2)
+    assert shifted.structured.mean() > 0.3 * np.mean(shifted.rms_of_peak**2)
+
+
+def test_sampled_psf_has_unit_sum_and_the_width_asked_for(forward):
+    psf = sampled_psf(forward.columns, 1, 192, PIXSCALE_ARCSEC)
+    np.testing.assert_allclose(psf.sum((1, 2)), 1, atol=2e-3)
+    fwhm_pix = forward.columns.psf_fwhm_arcsec[:, 1] / PIXSCALE_ARCSEC
+    for row in range(N):
+        at_half = np.interp(fwhm_pix[row] / 2, np.arange(10), psf[row, 0, :10]) / psf[row, 0, 0]
+        assert at_half == pytest.approx(0.5, abs=0.03)
+    np.testing.assert_array_equal(psf, np.roll(psf[:, ::-1, ::-1], (1, 1), (1, 2)))
+
+
+def test_a_cut_kernel_is_the_convolution_with_a_finite_kernel(forward):
+    rows = np.arange(3)
+    columns = forward.columns.take(rows)
+    whole, bare = forward.render(rows), forward.render(rows, with_psf=False)
+    (cut,) = cut_kernel(whole, bare, columns, PIXSCALE_ARCSEC, [6.5])
+    psf = np.roll(sampled_psf(columns, 1, 129, PIXSCALE_ARCSEC), (64, 64), (1, 2))
+    for row in rows:
+        finite = psf[row, 58:71, 58:71]
+        direct = signal.convolve2d(bare[row, 1], finite / finite.sum(), mode="same")
+        full = signal.convolve2d(bare[row, 1], psf[row] / psf[row].sum(), mode="same")
+        # both sampled kernels blur by the pixel alike: their difference does not
+        np.testing.assert_allclose(
+            cut[row, 1] - whole[row, 1], direct - full, atol=3e-3 * whole[row, 1].max()
+        )
+    assert np.abs(cut[0, 1] - whole[0, 1]).max() > 5e-3 * whole[0, 1].max()
+
+
+def test_wraparound_is_what_a_periodic_convolution_returns(forward):
+    wide = Forward(forward.columns, 40, PIXSCALE_ARCSEC)  # arcs of 2.5" reach a frame of 10.5"
+    extra = wide.wraparound(np.arange(N))
+    assert np.abs(extra[:, :, 16:24, 16:24]).max() < 0.1 * np.abs(extra).max()
+    assert np.abs(extra).max() > 1e-3
+
+
+@pytest.mark.parametrize("transform", list_transforms("grz"), ids=lambda t: t.detail)
+def test_undoing_a_transform_gives_the_pixels_back(forward, transform):
+    model = forward.render(np.arange(N))
+    controls = np.random.default_rng(1).normal(size=model.shape).astype(np.float32)
+    words = transform.detail
+    kind = next((k for k in ORIENTATIONS if words.endswith(k)), None)
+    change = ORIENTATIONS[kind] if kind else (lambda i: i[:, ["grz".index(b) for b in words[-3:]]])
+    if "stamp" in words:
+        added = change(model + controls) - controls
+    else:
+        added = change(model)
+    undone = transform.undo(data_of(forward, np.ascontiguousarray(added), controls))
+    np.testing.assert_allclose(undone.added, model, atol=1e-6)
+
+
+@pytest.mark.parametrize(("operator", "order"), [("linear", 1), ("cubic", 3), ("quintic", 5)])
+def test_moving_is_spline_interpolation(operator, order):
+    image = np.random.default_rng(2).normal(size=(64, 64)).astype(np.float32)
+    moved = move(image[None, None], np.array([0.3, -1.4]), operator)[0, 0]
+    expected = ndimage.shift(image, (0.3, -1.4), order=order, mode="mirror")
+    np.testing.assert_allclose(moved[16:-16, 16:-16], expected[16:-16, 16:-16], atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_registration_finds_the_shift_its_operator_and_its_direction(order):
+    rng = np.random.default_rng(3)
+    sky = ndimage.gaussian_filter(rng.normal(size=(8, 3, 64, 64)), (0, 0, 0.6, 0.6)).astype(np.float32)
+    moved = ndimage.shift(sky, (0, 0, 0.2, -0.3), order=order, mode="mirror").astype(np.float32)
+    free = np.ones(sky.shape, dtype=bool)
+    bootstrap = HostBootstrap(np.arange(8), 50, rng)
+    for stamps, controls, sign, what in ((sky, moved, 1, "control"), (moved, sky, -1, "stamp")):
+        found = register(stamps, controls, free, bootstrap, 0.02)
+        assert found.x.value == pytest.approx(-0.3 * sign, abs=1e-3)
+        assert found.y.value == pytest.approx(0.2 * sign, abs=1e-3)
+        assert found.explained > 0.99
+        assert what in found.operator
+    still = register(sky, sky, free, bootstrap, 0.02)
+    assert abs(still.x.value) < 1e-6
+    assert still.explained == 0
+
+
+def test_white_noise_is_measured_under_smooth_light():
+    rng = np.random.default_rng(4)
+    y, x = np.indices((64, 64)) - 31.5
+    smooth = np.exp(-(x**2 + y**2) / 200).astype(np.float32)
+    noise = rng.normal(scale=0.01, size=(3, 2, 64, 64)).astype(np.float32)
+    free = np.ones(noise.shape, dtype=bool)
+    np.testing.assert_allclose(white_noise(smooth + noise, free), 0.01, rtol=0.06)
+    assert white_noise(np.broadcast_to(smooth, noise.shape).copy(), free).max() < 1e-4
+
+
+def test_pairing_correlation_tells_a_twin_from_a_stranger():
+    rng = np.random.default_rng(5)
+    sky = rng.normal(size=(2, 3, 64, 64)).astype(np.float32)
+    free = np.ones(sky.shape, dtype=bool)
+    np.testing.assert_allclose(pairing_correlation(sky, sky, free), 1, atol=1e-6)
+    assert np.abs(pairing_correlation(sky, rng.normal(size=sky.shape).astype(np.float32), free)).max() < 0.05
