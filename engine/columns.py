@@ -58,7 +58,13 @@ COLUMNS: dict[str, Column] = {
         Column("src_e", 0.0, 1.0, high_open=True, remedy=_ELLIPTICITY),
         Column("src_phi_rad"),
         Column(
-            "moffat_beta", 1.0, low_open=True, default=3.5, neutral=3.5, remedy="flux is finite for beta > 1"
+            "moffat_beta",
+            1.0,
+            20.0,  # the table of transforms ends at 2 pi k alpha = 36: 1e-6 of the peak there, more beyond
+            low_open=True,
+            default=3.5,
+            neutral=3.5,
+            remedy='flux is finite for beta > 1; above 20 it is a Gaussian: set psf_model to "gaussian"',
         ),
         Column("psf_id", -1.0, 2.0**53, neutral=-1.0, remedy='psf_model "image" needs a number from 0 on'),
     )

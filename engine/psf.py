@@ -11,7 +11,7 @@ from arcforge.kernels.codes import PSF_GAUSSIAN, PSF_MOFFAT
 
 GAUSSIAN_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 MOFFAT_NODES_PER_UNIT = 256
-MOFFAT_Z_END = 36.0  # the transform of every beta > 1.2 is below 1e-12 there
+MOFFAT_Z_END = 36.0  # transforms are below 2e-12 there for beta <= 5, below 2e-6 for beta <= 20
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,8 @@ def moffat_table(beta: float) -> NDArray[np.float64]:
     on.
 
     2^(2-beta) / Gamma(beta-1) z^(beta-1) K_(beta-1)(z), with K the modified Bessel function (a Hankel
-    transform, DLMF 10.22.46). Linear interpolation between the nodes is good to 1e-6 for beta >= 2.
+    transform, DLMF 10.22.46). Linear interpolation between the nodes is good to 1e-6 for beta >= 3
+    and to 1e-5 for beta = 2, at the lowest frequencies.
     """
     from scipy.special import gammaln, kve
 

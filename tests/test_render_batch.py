@@ -246,6 +246,12 @@ def test_out_of_another_form_is_refused(rows: Catalogue, out: np.ndarray) -> Non
         render_batch(rows, out=out, **OPTIONS)
 
 
+def test_a_moffat_that_is_a_gaussian_is_refused(lens_rows: Any) -> None:
+    """The table of transforms does not reach so far: at beta = 60 the image would be off by a tenth."""
+    with pytest.raises(CatalogError, match=r'moffat_beta is 60\.0.*set psf_model to "gaussian"'):
+        render_batch(lens_rows(psf_model="moffat", moffat_beta=60.0), bands="r")
+
+
 def test_psf_image_rows_without_images_are_refused(lens_rows: Any) -> None:
     with pytest.raises((RenderError, PsfError), match="psf_images"):
         render_batch(lens_rows(psf_model="image", psf_id=0), bands="r")
