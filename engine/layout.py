@@ -73,7 +73,7 @@ def _wing_radius(columns: RenderColumns, fraction: float) -> Floats:
 
 def _nodes_per_pixel(columns: RenderColumns, fwhm_pix: Floats, samples_driven: bool, rtol: float) -> Ints:
     """Return 1, 2, 4 or 8: enough nodes that neither the PSF nor the gridding aliases."""
-    has_psf = columns.psf_model != PSF_NONE
+    has_psf = (columns.psf_model != PSF_NONE) & (columns.lens_model != CONTROL)
     nodes = np.ones(len(columns), dtype=np.int64)
     if samples_driven:
         return nodes
