@@ -82,7 +82,8 @@ def _simulator(size_pix: int, pixscale_arcsec: float, how: dict[str, Any]) -> Ca
         lens=plane, source=caustics.Sersic(), pixelscale=pixscale_arcsec, pixels_x=size_pix, **how
     )
     simulator.to(dtype=torch.float32)
-    return torch.func.vmap(simulator)
+    batched: Callable[[Any], Any] = torch.func.vmap(simulator)
+    return batched
 
 
 def _parameters(columns: RenderColumns) -> NDArray[np.float64]:
