@@ -98,7 +98,7 @@ class _Scene:
         r = np.hypot(x - self.lens[0], y - self.lens[1])
         nearest = np.maximum(r - 0.71 * width, 1e-12)
         # |d alpha| of an SIE is at most its convergence's double, theta_E sqrt(q) / (q r)
-        bound = 1.0 + self.shear + self.theta_e / np.sqrt(self.q) / nearest
+        bound = 1.0 + abs(self.shear) + self.theta_e / np.sqrt(self.q) / nearest
         return np.asarray(bound / (self.source_q * self.reff))
 
 
@@ -325,7 +325,7 @@ def _row_bands(
     psf = _psf(columns, row, pixscale_arcsec, images)
     parity = 0.5 * ((size + 1) % 2)
     centre = abs(scene.lens[0]) + abs(scene.lens[1])
-    centre += (np.hypot(*scene.source) + scene.theta_e / np.sqrt(scene.q)) / (1.0 - scene.shear)
+    centre += (np.hypot(*scene.source) + scene.theta_e / np.sqrt(scene.q)) / (1.0 - abs(scene.shear))
     domain = 0.5 * size + 1.0
     if psf is not None:
         domain = max(0.5 * size + min(60.0, psf.reach), centre + 20.0 * scene.reff)
