@@ -159,11 +159,14 @@ def triplet_figure(
         if k == 0:
             _scale_bar(panels[1], triplet.stamp.shape[-1], pixscale_arcsec)
         left = 2 * (_PANEL + _GAP)
-        for mapped, cmap in ((triplet.arc, "viridis"), (triplet.residual, "PuOr_r"))[:maps]:
+        # agreement must look like agreement: a residual's colours span a hundredth of the arc's peak at least
+        least_residual = 0.01 * _peak(triplet.arc[band])
+        columns = ((triplet.arc, "viridis", 0.0), (triplet.residual, "PuOr_r", least_residual))
+        for mapped, cmap, least_peak in columns[:maps]:
             assert mapped is not None
             panels.append(layout.add_axes(figure, k, left))
             bar = layout.add_axes(figure, k, left + _PANEL + _GAP, _BAR)
-            _show_map(panels[-1], bar, mapped[band], cmap)
+            _show_map(panels[-1], bar, mapped[band], cmap, least_peak)
             left += _PANEL + _GAP + _BAR + _TICKS
         if k % layout.lines == 0:
             for panel, title in zip(panels, titles, strict=False):
@@ -176,9 +179,13 @@ def _show(panel: Axes, picture: NDArray[Any], **style: Any) -> Any:
     return panel.imshow(picture, origin="lower", interpolation="nearest", **style)
 
 
-def _show_map(panel: Axes, bar_axes: Axes, image: NDArray[np.float32], cmap: str) -> None:
+def _peak(image: NDArray[np.float32]) -> float:
+    return float(np.max(np.abs(image), initial=0.0, where=np.isfinite(image)))
+
+
+def _show_map(panel: Axes, bar_axes: Axes, image: NDArray[np.float32], cmap: str, least_peak: float) -> None:
     """Draw one band with its colour bar: from 0 for light, symmetric about 0 for a diverging map."""
-    peak = float(np.max(np.abs(image), initial=0.0, where=np.isfinite(image))) or 1.0
+    peak = max(_peak(image), least_peak) or 1.0
     low = 0.0 if cmap == "viridis" else -peak
     shown = _show(panel, image, cmap=cmap, vmin=low, vmax=peak)
     bar = panel.figure.colorbar(shown, cax=bar_axes)

@@ -301,3 +301,40 @@ def test_thresholds_can_be_replaced_but_not_invented(clean, tmp_path):
 def test_every_threshold_has_a_reason():
     limits = Thresholds()
     assert all(len(limits.why(name)) > 15 for name in limits)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    from arcforge.engine.inject import inject
+
+    return inject(
+        tmp_path_factory.mktemp("store") / "s.zarr", hosts=synthetic_hosts(12, 9), n=24, seed=5, progress=None
+    )
+
+
+def test_a_store_replays_and_is_what_it_says(store):
+    checks = [c for c in CHECKS if c.id in ("D0", "D1", "D2", "P1", "P3", "P4", "R1", "R2", "R3", "R5", "N1")]
+    report = run_audit(store.path, checks=checks).report
+    assert {c["status"] for c in report["checks"] if c["id"] != "P3"} == {"PASS"}
+    assert "rendered anew are the same to" in next(c["message"] for c in report["checks"] if c["id"] == "R1")
+    assert report["provenance"]["kind"] == "store"
+
+
+def test_a_store_whose_arcs_are_not_its_catalogue_s_fails_the_replay(store):
+    class Tampered:
+        """A store whose arcs were made with another seed's parameters."""
+
+        path, bands, pixscale_arcsec, attrs = store.path, store.bands, store.pixscale_arcsec, store.attrs
+        catalog = store.catalog
+        ctrls = staticmethod(store.ctrls)
+
+        @staticmethod
+        def arcs(rows):
+            return store.arcs((np.asarray(rows) + 1) % len(store))
+
+        def stamps(self, rows):
+            return self.ctrls(rows) + self.arcs(rows)
+
+    report = run_audit(Tampered(), checks=[c for c in CHECKS if c.id == "R1"]).report
+    assert (report["verdict"], report["reason"]) == ("NO-GO", "UNMODELLED")
+    assert "rendered anew differ" in next(c["message"] for c in report["checks"] if c["id"] == "R1")

@@ -29,7 +29,13 @@ LIMITS = Thresholds()
 REQUIRED = [check.id for check in CHECKS if check.required]
 SHARES = {name: {"share": s, "ci95": [s - 0.05, s + 0.05]} for name, s in
           (("geometry", 0.7), ("psf", 0.2), ("extent", 0.1), ("unexplained", 0.0))}  # fmt: skip
-REMEDY = {"name": "core_mask", "recommended": True, "auc_ring": 0.9, "retained_by_theta_e": {'< 0.75"': 0.4}}
+REMEDY = {
+    "name": "core_mask",
+    "action": "hide the core",
+    "recommended": True,
+    "auc_ring": 0.9,
+    "retained_by_theta_e": {'< 0.75"': 0.4},
+}
 
 
 def outcomes(**changed: str) -> list[Outcome]:
@@ -71,6 +77,7 @@ def test_all_explained_and_a_blind_core_is_go():
         ({"P4": FAIL}, [], ("NO-GO", "UNMODELLED")),
         ({"P3": INCONCLUSIVE}, [], ("INCONCLUSIVE", "POWER")),
         ({"E2": INCONCLUSIVE}, [], ("GO", None)),
+        ({"G1": FAIL}, [], ("GO", None)),  # its size is what the verdict is about, not a failure of data
         ({"R1": WARN}, [], ("GO", None)),
     ],
 )
@@ -98,7 +105,7 @@ def test_without_parameters_it_is_never_physics():
 def test_a_physical_leak_goes_with_a_remedy_or_not_at_all():
     with_remedy = decide(outcomes(), [], LEAK, SHARES, [REMEDY], [], LIMITS)
     assert with_remedy.verdict == "GO-WITH-REMEDY"
-    assert "core_mask" in with_remedy.next_step
+    assert "hide the core" in with_remedy.next_step
     assert "40 %" in with_remedy.next_step
     without = decide(outcomes(), [], LEAK, SHARES, [REMEDY | {"recommended": False}], [], LIMITS)
     assert (without.verdict, without.reason) == ("NO-GO", "SHORTCUT")
@@ -128,6 +135,13 @@ def test_a_required_check_that_did_not_run_is_never_go(silent, how):
         verdict = decide(found, [], auc, SHARES, [REMEDY], [], LIMITS)
         assert verdict.verdict not in ("GO", "GO-WITH-REMEDY")
         assert silent in verdict.because
+
+
+def test_an_auc_below_half_is_a_grouping_error_and_few_hosts_decide_nothing():
+    below = decide(outcomes(G1=FAIL), [], gate(0.3, 0.4), SHARES, [], [], LIMITS)
+    assert (below.verdict, below.reason) == ("INCONCLUSIVE", "AUDIT")
+    few = decide(outcomes(), [], replace(GO_GATE, n_groups=3), SHARES, [], [], LIMITS)
+    assert (few.verdict, few.reason) == ("INCONCLUSIVE", "POWER")
 
 
 def test_without_a_gate_result_it_is_never_go():

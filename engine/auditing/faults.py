@@ -34,6 +34,8 @@ _KERNEL_EDGES = (5.5, 7.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5, 28.5, 33.5, 40.5)
 _KERNEL_GAIN = 0.2
 _SCAN_ROWS, _SEARCH_ROWS = 12, 48
 _FINALISTS = 3
+# The fit of everything at once shows what several faults may do; where none explains, it need not converge
+_JOINT_ITERATIONS = 6
 _FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
 # A turned or exchanged image is the base for further faults only where undoing it removes this share of the
 # misfit
@@ -212,7 +214,8 @@ class _Finder:
         ):
             base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
         data = base.apply(self.data)
-        every = fit(self.forward, data, base.point, (*parameter_names(data.bands), *data.templates))
+        names = (*parameter_names(data.bands), *data.templates)
+        every = fit(self.forward, data, base.point, names, max_iterations=_JOINT_ITERATIONS)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
         causes = fixed + self._departing(every, data)
         result = [self._hypothesis(("provenance",), "all parameters at once", every, base.apply)]

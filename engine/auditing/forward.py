@@ -56,6 +56,8 @@ class Forward:
         Frame of the stamps.
     variant, rtol
         Renderer; the defaults are the audit's.
+    pixel_response : {"in_psf", "box"}
+        Of the set.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Forward:
         pixscale_arcsec: float,
         variant: str = VARIANT,
         rtol: float = RTOL,
+        pixel_response: str = "in_psf",
     ) -> None:
         self.columns = columns
         self.stamp_size = stamp_size
         self.pixscale_arcsec = pixscale_arcsec
         self.variant = variant
         self.rtol = rtol
+        self.pixel_response = pixel_response
         self._last_cut: tuple[Any, Images, Images] | None = None
 
     def render(
@@ -134,6 +138,7 @@ class Forward:
             pixscale_arcsec=self.pixscale_arcsec,
             variant=self.variant,
             rtol=self.rtol,
+            pixel_response=self.pixel_response,
         )
 
     def _changed(

@@ -113,9 +113,10 @@ def by_theta_e(state: AuditState, kept: Flags) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change to the training set, and the pairs that it would train on."""
+    """A change to the training set, in words, and the pairs that it would train on."""
 
     name: str
+    action: str
     stamps: Images
     controls: Images
     kept: Flags
@@ -137,12 +138,14 @@ def measure_remedies(state: AuditState) -> list[dict[str, Any]]:
     everything = np.ones(len(state.pairs), dtype=bool)
     visible = visible_rows(state, radius)
     pairs = state.pairs
+    hide = f"hide r < {radius:g} px of stamp and control alike, with the same noise-like fill"
+    drop = f"{hide}, and drop pairs whose arc does not show outside it"
+    smear = "add negatives: the control with its arc smeared to a ring of the same radial profile"
+    rings = pairs.controls + _azimuthal_mean(state)
     remedies = [
-        Remedy("core_mask", pairs.stamps, pairs.controls, everything, radius),
-        Remedy("core_mask_visible_only", pairs.stamps, pairs.controls, visible, radius),
-        Remedy(
-            "azimuthal_hard_negatives", pairs.stamps, pairs.controls + _azimuthal_mean(state), everything, 0.0
-        ),
+        Remedy("core_mask", hide, pairs.stamps, pairs.controls, everything, radius),
+        Remedy("core_mask_visible_only", drop, pairs.stamps, pairs.controls, visible, radius),
+        Remedy("azimuthal_hard_negatives", smear, pairs.stamps, rings, everything, 0.0),
     ]
     measured = [_measure(state, remedy, ~first_half, visible) for remedy in remedies]
     best = max((m for m in measured if m["recommended"]), key=lambda m: m["auc_ring"] or 0.0, default=None)
@@ -186,6 +189,7 @@ def _measure(state: AuditState, remedy: Remedy, held_out: Flags, visible: Flags)
     rows = held_out & remedy.kept
     entry: dict[str, Any] = {
         "name": remedy.name,
+        "action": remedy.action,
         "radius_pix": remedy.radius_pix,
         "auc_core": None,
         "ci95": None,
@@ -208,8 +212,9 @@ def _measure(state: AuditState, remedy: Remedy, held_out: Flags, visible: Flags)
     entry["auc_ring"], entry["ring_ci95"] = ring.auc.value, list(ring.auc.ci95)
     blind = entry["ci95"][1] <= limits["gate.max_core_auc"]
     signal = ring.auc.ci95[0] >= limits["gate.min_ring_auc"]
-    # a mask leaves mislabelled positives unless nearly every kept arc shows outside it
-    shown = remedy.radius_pix == 0 or np.mean(visible[remedy.kept]) >= limits["visibility.min_share"]
+    # a mask leaves mislabelled positives unless nearly every kept arc of every size shows outside it
+    least = min(by_theta_e(state, visible | ~remedy.kept).values(), default=0.0)
+    shown = remedy.radius_pix == 0 or least >= limits["visibility.min_share"]
     kept = np.mean(remedy.kept) >= limits["visibility.min_share"]
     entry["recommended"] = bool(blind and signal and shown and kept)
     return entry

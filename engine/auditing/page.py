@@ -59,8 +59,8 @@ def render_page(result: AuditResult) -> str:
         _picture(
             plots.draw_triplets(result.state),
             "Examples from small to large Einstein radius",
-            "Difference is stamp minus control; residual is what the recorded parameters leave of it. A "
-            "residual with the arc's shape is a fault; noise on the scale of 1e-3 of the arc is agreement.",
+            "Difference is stamp minus control; residual is what the recorded parameters leave of it. Its "
+            "colours span at least 1 % of the arc's peak: what shows there is a disagreement.",
             narrow=True,
         ),
         '<div class="pair">',

@@ -51,8 +51,7 @@ class PixelScan:
 class Pairs:
     """The drawn pairs that carry an arc, in row order, with the hosts of every row of the set."""
 
-    path: str
-    kind: str
+    source: PairSource
     bands: str
     pixscale_arcsec: float
     stamps: Images  #: (n, band, y, x), nMgy per pixel
@@ -131,8 +130,7 @@ def draw_pairs(
         )
     all_groups = _group_hosts(table, host_of_control, thresholds, notes)
     return Pairs(
-        path=source.path,
-        kind=source.kind,
+        source=source,
         bands=source.bands,
         pixscale_arcsec=_pixscale(source, notes),
         stamps=np.concatenate([k[1] for k in kept]),

@@ -145,6 +145,8 @@ def draw_mask_sweep(report: dict[str, Any]) -> Figure | None:
 
 def draw_nuisance(report: dict[str, Any], tolerances: dict[str, float]) -> Figure | None:
     """Fitted parameters as departures from the record in units of their tolerance, with values beside."""
+    from matplotlib.ticker import FuncFormatter
+
     nuisance = {name: n for name, n in report["nuisance"].items() if name in tolerances}
     if not nuisance:
         return None
@@ -164,6 +166,7 @@ def draw_nuisance(report: dict[str, Any], tolerances: dict[str, float]) -> Figur
     axis.axvspan(-1, 1, color="#009E73", alpha=0.12, lw=0)
     axis.axvline(0, color=NEUTRAL, lw=0.6)
     axis.set_xscale("symlog", linthresh=1.0)
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     reach = max(2.0, *(abs(v) for v in axis.get_xlim()))
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(names) - 0.4)

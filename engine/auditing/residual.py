@@ -1,17 +1,23 @@
-"""Residual checks: R1 the residual itself, R2 the fitted nuisance parameters, R3 the named cause, R6 the last
-gate.
-"""
+"""R1 the residual, R2 the fitted nuisance parameters, R3 the named cause, R6 the explained-away gate."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding
+from arcforge.engine.auditing.faults import spread_rows
 from arcforge.engine.auditing.gate import core_features, run_gate
 from arcforge.engine.auditing.solve import measure_residual
+from arcforge.engine.auditing.sources import StorePairs
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
+
+# Rows of a store that are rendered anew, and the rounding of another kind of CPU (of the peak)
+_REPLAYED_ROWS = 64
+_OTHER_CPU = 1e-4
 
 
 def check_residual(state: AuditState) -> Finding:
@@ -31,12 +37,28 @@ def check_residual(state: AuditState) -> Finding:
         f"{of_sky.value:.2g} sky sigma (root mean square over the arc)"
     )
     status = PASS if worst <= 1 else FAIL
+    if isinstance(state.pairs.source, StorePairs):
+        agrees, words = _replay(state, state.pairs.source)
+        status, text = (status if agrees else FAIL), f"{text}; {words}"
     if status == FAIL and state.diagnosis.explained_as_recorded and not state.diagnosis.causes:
         status, text = (
             WARN,
             f"{text}; a PSF kernel that ends at {state.diagnosis.kernel_edge_pix:.1f} px explains it",
         )
     return Finding(status, text, estimate.value, estimate.ci95, top)
+
+
+def _replay(state: AuditState, source: StorePairs) -> tuple[bool, str]:
+    """Render a store's rows anew with its own options: the same to the rounding of stamp and control."""
+    chosen = spread_rows(len(state.pairs), _REPLAYED_ROWS)
+    stored, again = source.replay(state.pairs.rows[chosen])
+    difference = np.abs(stored - again)
+    larger = np.maximum(np.abs(state.pairs.stamps[chosen]), np.abs(state.pairs.controls[chosen]))
+    steps = float(np.max(difference / np.spacing(larger)))
+    of_peak = float(np.max(difference.max((1, 2, 3)) / np.maximum(stored.max((1, 2, 3)), 1e-30)))
+    if steps <= state.thresholds["residual.replay_ulp"]:
+        return True, f"{len(chosen)} rows rendered anew are the same to {steps:.0f} float32 steps"
+    return of_peak <= _OTHER_CPU, f"{len(chosen)} rows rendered anew differ by {of_peak:.1e} of the peak"
 
 
 def check_nuisance(state: AuditState) -> Finding:

@@ -60,15 +60,10 @@ def _check_gate(state: AuditState) -> Finding:
             limit,
         )
     if high < 0.5:
-        return Finding(
-            FAIL,
-            f"{text}: an AUC below 0.5 means that rows of one host sit in two groups",
-            gate.auc.value,
-            (low, high),
-            limit,
-        )
-    # the size is judged by the verdict: a physical cue is no failure of the check
-    return Finding(PASS, text, gate.auc.value, (low, high), limit)
+        text = f"{text}: an AUC below 0.5 means that rows of one host sit in two groups"
+        return Finding(FAIL, text, gate.auc.value, (low, high), limit)
+    status = PASS if high <= limit else FAIL if low > limit else INCONCLUSIVE
+    return Finding(status, text, gate.auc.value, (low, high), limit)
 
 
 # In the order in which they run and are reported. A required check that gives no answer can never lead to GO.
@@ -280,8 +275,8 @@ def _provenance(state: AuditState, verdict: Verdict) -> dict[str, Any]:
 
     pairs = state.pairs
     return {
-        "path": Path(pairs.path).name,
-        "kind": pairs.kind,
+        "path": Path(pairs.source.path).name,
+        "kind": pairs.source.kind,
         "bands": pairs.bands,
         "pixscale_arcsec": pairs.pixscale_arcsec,
         "stamp_pix": list(pairs.stamps.shape[2:]),

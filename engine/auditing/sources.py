@@ -44,6 +44,7 @@ class PairSource(Protocol):
     kind: str  #: "store" or "parquet"
     bands: str
     pixscale_arcsec: float | None  #: None where the set does not say
+    pixel_response: str  #: as the renderer takes it
     table: pa.Table  #: all columns but pixels, in row order
 
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
@@ -88,7 +89,23 @@ class StorePairs:
         self.path = str(getattr(store, "path", "store"))
         self.bands = "".join(store.bands)
         self.pixscale_arcsec: float | None = float(store.pixscale_arcsec)
+        self._options = dict(store.attrs["render"])
+        self.pixel_response = str(self._options["pixel_response"])
         self.table = store.catalog
+
+    def replay(self, rows: Integers) -> tuple[Images, Images]:
+        """Return arcs as stored and as rendered anew with the store's own options."""
+        from arcforge.engine.render import render_batch
+
+        stored = self.store.arcs(rows)
+        again = render_batch(
+            self.table.take(rows),
+            stamp_size=stored.shape[-1],
+            pixscale_arcsec=float(self.store.pixscale_arcsec),
+            bands=self.bands,
+            **self._options,
+        )
+        return stored, again
 
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
         """Yield the pixels of ``rows``."""
@@ -103,6 +120,7 @@ class ParquetPairs:
     """Pairs in parquet: one row a pair, two binary columns of ``.npz`` archives, parameters in the others."""
 
     kind = "parquet"
+    pixel_response = "in_psf"  # survey PSFs hold the pixel; no set of this form records another
 
     def __init__(self, path: str, blob_bytes: int) -> None:
         self.path = path

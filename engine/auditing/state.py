@@ -88,7 +88,9 @@ class AuditState:
         ny, nx = self.pairs.stamps.shape[2:]
         if ny != nx:
             raise ValueError(f"stamps are {ny} x {nx} pixels; the model renders square ones")
-        return Forward(self.parameters, ny, self.pairs.pixscale_arcsec)
+        return Forward(
+            self.parameters, ny, self.pairs.pixscale_arcsec, pixel_response=self.pairs.source.pixel_response
+        )
 
     def render_all(self, label: str, **options: object) -> Images:
         """Render every drawn pair in batches, reporting progress."""
