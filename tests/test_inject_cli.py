@@ -100,7 +100,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(run, tmp_path):
     for pattern in (
         r"rows +100,000 in 98 shards",
         r"disk +[\d.]+ [MG]B",
-        r"memory +\d+ MB",
+        r"memory +[\d.]+ [MG]B",
         r"time +[\d.]+ (s|min)",
     ):
         assert re.search(pattern, result.stdout), result.stdout
