@@ -1,7 +1,7 @@
 """Injection: arcs into hosts, from a configuration or a catalogue to a complete store.
 
-Everything is checked before the output exists. Then shards are drawn, rendered and paired here, and encoded
-and written by a second thread, at most two shards behind: memory is the same at any number of rows.
+Everything is checked before the output exists. Then :mod:`arcforge.engine.pipeline` draws, renders and writes
+the shards that are not committed yet, and the store is completed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from arcforge.engine.commits import HOSTS, is_done, shard_name, size_fault
 from arcforge.engine.config import Config, default_config, load_config
 from arcforge.engine.durable import temporaries, write_lock
 from arcforge.engine.errors import CatalogError, ConfigError, RenderError, StoreError, StoreExistsError
-from arcforge.engine.host_source import HostPixels, StoredHosts
+from arcforge.engine.host_source import StoredHosts
 from arcforge.engine.hosts import HostSet, open_hosts
 from arcforge.engine.layout import layout
-from arcforge.engine.pairing import pair_exactly
+from arcforge.engine.pipeline import write_shards
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
 from arcforge.engine.render import render_rows
 from arcforge.engine.run_rows import (
@@ -31,15 +31,12 @@ from arcforge.engine.run_rows import (
     DrawnRows,
     GivenRows,
     RunRows,
-    count_host_rows,
     used_rows,
-    with_keys,
-    with_measures,
 )
 from arcforge.engine.store import WRITING, Store, is_store, open_store, read_group_attributes
 from arcforge.engine.synthetic import synthetic_hosts
 from arcforge.engine.variants import variant_named
-from arcforge.engine.writer import ShardWriter, begin, complete, reopen, write_hosts
+from arcforge.engine.writer import begin, complete, reopen, write_hosts
 from arcforge.kernels.codes import PSF_IMAGE
 
 if TYPE_CHECKING:
@@ -65,14 +62,15 @@ class Run:
         """Return rows as the store records them, with the renderer's columns."""
         return used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
 
-    def render(self, columns: RenderColumns, threads: int | None) -> Pixels:
-        """Render rows by the plan's options."""
+    def render(self, columns: RenderColumns, threads: int | None, out: Pixels | None = None) -> Pixels:
+        """Render rows by the plan's options, into ``out`` where it is given."""
         plan = self.plan
         return render_rows(
             columns,
             stamp_size=plan.stamp_size,
             pixscale_arcsec=plan.pixscale_arcsec,
             threads=threads,
+            out=out,
             **plan.render,
         )
 
@@ -306,23 +304,14 @@ def _write(root: Path, run: Run, shards: list[int], threads: int | None, progres
         return
     total = sum(_size(plan, shard) for shard in shards)
     done = total - sum(_size(plan, shard) for shard in todo)
-    host_rows = count_host_rows(run.rows, plan.n_hosts)
-    sky_sigma = run.hosts.table.sky_sigma_nmgy
-    with (
-        HostPixels(run.hosts, root.parent, plan.host_shard_rows) as pixels,
-        ShardWriter(root, plan) as writer,
-    ):
-        for shard in todo:
-            first, stop = plan.rows_of(shard)
-            table, columns = run.used(first, stop)
-            arcs = run.render(columns, threads)
-            hosts = table.column("host_index").to_numpy()
-            measures = pair_exactly(arcs, *pixels.of(hosts), first_row=first)
-            table = with_keys(table, first, plan.seed, host_rows)
-            writer.put(shard, arcs, with_measures(table, measures, plan.bands, sky_sigma[hosts]))
-            done += stop - first
-            if progress is not None:
-                progress(done, total)
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    write_shards(root, run, todo, threads, count)
 
 
 def _size(plan: Plan, shard: int) -> int:

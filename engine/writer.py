@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -151,45 +151,77 @@ def write_shard(root: Path, plan: Plan, array: ImageArray, shard: int, arcs: Pix
 
 
 class ShardWriter:
-    """Writes shards in a thread of its own, so that rendering goes on; holds one shard and one more waiting.
+    """Writes shards in threads of its own, so that rendering goes on; each holds one, and one more waits.
 
     A context manager. Leaving it waits until everything handed over is committed; leaving it by an exception
-    ends the shard in hand and drops the waiting one.
+    ends the shards in hand and drops the waiting one.
+
+    Parameters
+    ----------
+    root, plan
+        The store.
+    writers
+        Threads.
+    before
+        Called with (shard, arcs, table) in a writer's thread before the shard is encoded; it may change the
+        arcs in place and returns the table to store.
+    after
+        Called with the arcs when they are no longer needed, whatever became of them.
     """
 
-    def __init__(self, root: Path, plan: Plan) -> None:
+    def __init__(
+        self,
+        root: Path,
+        plan: Plan,
+        *,
+        writers: int = 1,
+        before: Callable[[int, Pixels, pa.Table], pa.Table] | None = None,
+        after: Callable[[Pixels], None] | None = None,
+    ) -> None:
         self._root, self._plan = root, plan
         self._array = arcs_array(plan)
+        self._before, self._after = before, after
         self._waiting: queue.Queue[tuple[int, Pixels, pa.Table] | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._dropping = False
-        self._thread = threading.Thread(target=self._run, name="arcforge-writer", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name="arcforge-writer", daemon=True) for _ in range(writers)
+        ]
 
     def __enter__(self) -> ShardWriter:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dropping = kind is not None
-        self._waiting.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
         if kind is None:
             self._raise_failure()
 
     def put(self, shard: int, arcs: Pixels, table: pa.Table) -> None:
-        """Hand over a shard; waits while two are under way. Raises what went wrong with an earlier one."""
+        """Hand over a shard; waits while every thread has one. Raises what went wrong with an earlier one."""
         self._raise_failure()
         self._waiting.put((shard, arcs, table))
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            if self._failure is None and not self._dropping:
-                try:
-                    write_shard(self._root, self._plan, self._array, *item)
-                except BaseException as error:  # handed to the thread that renders
-                    self._failure = error
+            shard, arcs, table = item
+            try:
+                if self._failure is None and not self._dropping:
+                    if self._before is not None:
+                        table = self._before(shard, arcs, table)
+                    write_shard(self._root, self._plan, self._array, shard, arcs, table)
+            except BaseException as error:  # handed to the thread that renders
+                self._failure = self._failure or error
+            finally:
+                if self._after is not None:
+                    self._after(arcs)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
