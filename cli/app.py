@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("inject", "Summarise a store."),
     "show": ("show", "Draw rows of a store: control, stamp and arc."),
     "certify": ("certify", "Check the renderer's numbers on this machine."),
-    "bench": ("bench", "Time kernels and other programs, side by side."),
+    "bench": ("bench", "Time kernels, other programs, whole runs and the store."),
 }
 
 EXIT_FAILURE = 1

@@ -1,5 +1,5 @@
-"""``arcforge bench``: kernel variants and other programs, timed side by side after they were shown to be
-right.
+"""``arcforge bench``: kernel variants, other programs, whole runs and stored bytes, timed side by side after
+they were shown to be right.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcforge.cli import terminal
+from arcforge.cli.bench_runs import pipeline, store
 from arcforge.cli.options import JsonFile
+from arcforge.cli.tables import plain_table, say_machine
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 bench = typer.Typer(
-    help="""Time kernels and other programs, side by side.
+    help="""Time kernels, other programs, whole runs and the store, side by side.
 
     Nothing is timed before its pixels were compared with the converged float64 reference. Times of one
     thread are processor time, which other work on the machine does not lengthen; threads are compared by
@@ -27,6 +29,8 @@ bench = typer.Typer(
     --------
     arcforge bench kernels --size 64
     arcforge bench peers --json peers.json --png peers.png
+    arcforge bench pipeline --n 32768 --json pipeline.json
+    arcforge bench store
     """
 )
 
@@ -98,7 +102,7 @@ def kernels(
             compile_time=not no_start,
             progress=progress,
         )
-    _say_machine(report)
+    say_machine(report["machine"])
     console = terminal.console()
     for one in sizes:
         console.print(_variant_table(report, one))
@@ -138,29 +142,15 @@ def peers(
         report = bench_peers(
             catalogue=catalogue.value, source=source.value, repeats=repeats, progress=progress
         )
-    _say_machine(report)
+    say_machine(report["machine"])
     console = terminal.console()
     console.print(_peer_table(report))
     console.print(_target_table(report))
     _write(report, json_file, png_file, report["settings"]["size_pix"])
 
 
-def _say_machine(report: dict[str, Any]) -> None:
-    machine = report["machine"]
-    load = machine["load_average"][0]
-    terminal.say(f"{machine['cpu']}, {machine['cores_usable']} of {machine['cores']} cores, load {load:g}")
-    if load > 0.5 * machine["cores"]:
-        terminal.note(f"the machine is busy (load {load:g}): wall times and speed-ups of threads are too low")
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
+bench.command()(pipeline)
+bench.command()(store)
 
 
 def _work(settings: dict[str, Any], size_pix: int) -> str:
@@ -171,7 +161,7 @@ def _work(settings: dict[str, Any], size_pix: int) -> str:
 def _variant_table(report: dict[str, Any], size_pix: int) -> Table:
     settings = report["settings"]
     peak = report["fma_peak_gflops_per_core"]
-    table = _table(
+    table = plain_table(
         f"\n{_work(settings, size_pix)}; one thread, peak {peak:.0f} GFLOP/s",
         *("variant", "us/stamp", "wall", "rays/stamp", "ns/ray", "FLOP/ray", "of peak"),
         *("median error", "worst error"),
@@ -198,7 +188,7 @@ def _variant_table(report: dict[str, Any], size_pix: int) -> Table:
 
 
 def _thread_table(report: dict[str, Any]) -> Table:
-    table = _table(
+    table = plain_table(
         "\nThreads on 64 x 64 pix, wall time",
         *("variant", "threads", "us/stamp", "speed-up", "best", "multiply-adds alone", "processor time"),
     )
@@ -216,7 +206,7 @@ def _thread_table(report: dict[str, Any]) -> Table:
 
 
 def _start_table(report: dict[str, Any]) -> Table:
-    table = _table(
+    table = plain_table(
         "\nNew process to its first stamp [s], wall (processor)",
         *("variant", "imports", "cold cache", "warm cache", "compiling"),
     )
@@ -231,7 +221,7 @@ def _start_table(report: dict[str, Any]) -> Table:
 
 def _peer_table(report: dict[str, Any]) -> Table:
     settings = report["settings"]
-    table = _table(
+    table = plain_table(
         f"\n{_work(settings, settings['size_pix'])}; one core, processor time",
         *("renderer", "version", "us/stamp", "quartiles", "traces", "median error", "worst error"),
     )
@@ -257,7 +247,7 @@ def _peer_table(report: dict[str, Any]) -> Table:
 
 
 def _target_table(report: dict[str, Any]) -> Table:
-    table = _table(
+    table = plain_table(
         "\nTimes as fast (quartiles of the paired repeats)",
         *("arcforge", "than", "measured", "quartiles", "target"),
     )

@@ -111,35 +111,27 @@ def shard_key(path: str, shard: int) -> str:
     return f"{path}/c/{shard}/0/0/0"
 
 
-def encode_column_metadata(path: str, n_rows: int, dtype: Any) -> Encoded:
-    """Return the metadata file of a 1-D array."""
+def encode_column(path: str, n_rows: int, first: int, values: NDArray[Any]) -> Encoded:
+    """Return the files of a 1-D array of ``n_rows`` that hold ``values``, which stand from ``first`` on.
+
+    ``first`` is a multiple of ``COLUMN_CHUNK_ROWS``; where it is 0, the metadata is among the files.
+    """
     files: dict[str, Any] = {}
-    _column(files, path, n_rows, dtype)
-    key = f"{path}/{METADATA_FILE}"
-    return {key: files[key].to_bytes()}
-
-
-def encode_column_chunk(path: str, n_rows: int, chunk: int, values: NDArray[Any]) -> Encoded:
-    """Return the file of one chunk of a 1-D array."""
-    files: dict[str, Any] = {}
-    first = chunk * COLUMN_CHUNK_ROWS
-    _column(files, path, n_rows, values.dtype)[first : first + len(values)] = values
-    key = f"{path}/c/{chunk}"
-    return {key: files[key].to_bytes()}
-
-
-def _column(files: dict[str, Any], path: str, n_rows: int, dtype: Any) -> Any:
-    return zarr.create_array(
+    array = zarr.create_array(
         zarr.storage.MemoryStore(files),
         name=path,
         shape=(n_rows,),
         chunks=(min(n_rows, COLUMN_CHUNK_ROWS),),
-        dtype=dtype,
+        dtype=values.dtype,
         compressors=[zarr.codecs.ZstdCodec(level=3, checksum=True)],
-        fill_value=np.nan if np.dtype(dtype).kind == "f" else None,
+        fill_value=np.nan if values.dtype.kind == "f" else None,
         dimension_names=("row",),
         config={"write_empty_chunks": True},
     )
+    array[first : first + len(values)] = values
+    if first:
+        del files[f"{path}/{METADATA_FILE}"]
+    return {key: data.to_bytes() for key, data in files.items() if key.startswith(f"{path}/")}
 
 
 def read_attributes(group_json: bytes) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def estimate(
         # The catalogue is there twice, as parquet and as arrays.
         disk_bytes=round((arc_bytes + 2 * table_bytes) / sampled * n_rows + host_bytes),
         free_bytes=shutil.disk_usage(_existing(out)).free,
-        memory_bytes=_peak_bytes() + _SHARDS_HELD * min(plan.shard_rows, n_rows) * row_bytes,
+        memory_bytes=peak_bytes() + _SHARDS_HELD * min(plan.shard_rows, n_rows) * row_bytes,
         seconds=seconds / sampled * n_rows,
         sampled_rows=sampled,
     )
@@ -92,7 +92,13 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
-def _peak_bytes() -> int:
-    """Peak memory of this process so far: interpreter, libraries, inputs."""
+def peak_bytes() -> int:
+    """Return the peak resident memory of this process so far: interpreter, libraries, inputs."""
+    try:  # ru_maxrss would count what the parent held when it started this process
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

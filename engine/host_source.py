@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.arrays import Pixels
+from arcforge.engine.arrays import ImageReader, Pixels
+from arcforge.engine.plan import Plan
 
 if TYPE_CHECKING:
     from arcforge.engine.hosts import HostSet
@@ -62,17 +64,29 @@ class StoredHosts:
 
 
 class HostPixels:
-    """Pixels of any hosts of a set, read from their files once: kept in memory, or in a scratch file.
+    """Pixels of any hosts of a store, read once: kept in memory, or in a scratch file.
 
-    A context manager; leaving it removes the scratch file.
+    The scratch file is for random access: a store decodes a chunk of hosts to give one. A context manager;
+    leaving it removes the file.
+
+    Parameters
+    ----------
+    root
+        A store whose hosts are committed.
+    plan
+        Its plan.
+    scratch_folder
+        Where the scratch file goes.
     """
 
-    def __init__(self, hosts: HostSet, scratch_folder: Path, block: int) -> None:
-        self._shape = (len(hosts.bands), hosts.stamp_size, hosts.stamp_size)
-        self._bytes = int(np.prod(self._shape)) * 4
-        blocks = StoredHosts(hosts).blocks(block)
+    def __init__(self, root: Path, plan: Plan, scratch_folder: Path) -> None:
+        self._shape = plan.row_shape
+        self._bytes = math.prod(self._shape) * 4
+        n, step = plan.n_hosts, plan.host_shard_rows
+        stored = ImageReader(root, "hosts/pixels")
+        blocks = (stored.read(first, min(first + step, n)) for first in range(0, n, step))
         self._kept: Pixels | None = None
-        if len(hosts) * self._bytes <= _IN_MEMORY_BYTES:
+        if n * self._bytes <= _IN_MEMORY_BYTES:
             self._kept = np.concatenate(list(blocks))
             return
         # Read by pread, not by a memory map: mapped pages would count as the process's memory.

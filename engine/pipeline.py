@@ -66,7 +66,7 @@ def write_shards(
             table, columns = run.used(first, stop)
             yield shard, with_keys(table, first, plan.seed, host_rows), columns
 
-    with HostPixels(run.hosts, root.parent, plan.host_shard_rows) as pixels:
+    with HostPixels(root, plan, root.parent) as pixels:
 
         def paired(shard: int, arcs: Pixels, table: pa.Table) -> pa.Table:
             hosts = table.column("host_index").to_numpy()

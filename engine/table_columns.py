@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from arcforge.engine.arrays import (
     COLUMN_CHUNK_ROWS,
     Encoded,
-    encode_column_chunk,
-    encode_column_metadata,
+    encode_column,
     encode_group,
 )
 from arcforge.engine.commits import Files, read_committed
@@ -45,7 +44,7 @@ def encode_table(table: pa.Table) -> bytes:
 
 
 def column_files(root: Path, plan: Plan, files: Files) -> Iterator[Encoded]:
-    """Yield the files of the group ``columns``, a column's chunk at a time.
+    """Yield the files of the group ``columns``, the same chunk of every column at a time.
 
     A column that no zarr array can hold exactly (nulls that are not floating point, dates, lists, a name that
     is no folder name) stays in parquet only; the group's attribute ``parquet_only`` names it.
@@ -61,11 +60,11 @@ def column_files(root: Path, plan: Plan, files: Files) -> Iterator[Encoded]:
     for chunk, first in enumerate(range(0, plan.n_shards, shards_a_chunk)):
         shards = range(first, min(first + shards_a_chunk, plan.n_shards))
         table = _concat(_buffers(root, shards, files))
+        encoded: Encoded = {}
         for name, dtype in dtypes.items():
-            path = f"columns/{name}"
-            if chunk == 0:
-                yield encode_column_metadata(path, plan.n_rows, dtype)
-            yield encode_column_chunk(path, plan.n_rows, chunk, _to_numpy(table.column(name), dtype))
+            values = _to_numpy(table.column(name), dtype)
+            encoded |= encode_column(f"columns/{name}", plan.n_rows, chunk * COLUMN_CHUNK_ROWS, values)
+        yield encoded
 
 
 def _buffers(root: Path, shards: range, files: Files) -> Iterator[pa.BufferReader]:

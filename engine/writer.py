@@ -22,8 +22,7 @@ from arcforge.engine.arrays import (
     Encoded,
     ImageArray,
     Pixels,
-    encode_column_chunk,
-    encode_column_metadata,
+    encode_column,
     encode_group,
     encode_root,
 )
@@ -136,11 +135,10 @@ def write_hosts(root: Path, plan: Plan, hosts: HostSource) -> None:
     files = place_files(root, encode_group("hosts", {"columns": list(hosts.columns)}) | array.metadata())
     for shard, pixels in enumerate(hosts.blocks(plan.host_shard_rows)):
         files |= place_files(root, array.encode(shard, pixels))
+    columns: Encoded = {}
     for name, values in hosts.columns.items():
-        encoded = encode_column_metadata(f"hosts/{name}", len(values), values.dtype)
-        encoded |= encode_column_chunk(f"hosts/{name}", len(values), 0, values)
-        files |= place_files(root, encoded)
-    commit(root, plan, HOSTS, files)
+        columns |= encode_column(f"hosts/{name}", len(values), 0, values)
+    commit(root, plan, HOSTS, files | place_files(root, columns))
 
 
 def write_shard(root: Path, plan: Plan, array: ImageArray, shard: int, arcs: Pixels, table: pa.Table) -> None:

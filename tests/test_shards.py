@@ -10,6 +10,7 @@ import zarr
 import zarr.codecs
 import zarr.storage
 
+from arcforge.engine.arrays import encode_column, read_column
 from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression, encode_shard
 
 CHUNK_ROWS, SHARD_ROWS = 4, 16
@@ -72,3 +73,12 @@ def test_rows_that_are_not_contiguous_are_encoded_as_they_read():
     rows = pixels(2 * SHARD_ROWS)[::2]
     direct = encode_shard(rows, CHUNK_ROWS, SHARD_ROWS, DEFAULT_COMPRESSION)
     assert direct == encode_shard(rows.copy(), CHUNK_ROWS, SHARD_ROWS, DEFAULT_COMPRESSION)
+
+
+def test_a_column_of_many_chunks_is_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("arcforge.engine.arrays.COLUMN_CHUNK_ROWS", 4)
+    values = np.arange(11.0)
+    for key, data in encode_column("columns/x", 11, 0, values).items():
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(data)
+    np.testing.assert_array_equal(read_column(tmp_path, "columns/x"), values)

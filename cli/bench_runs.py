@@ -1,0 +1,126 @@
+"""``arcforge bench pipeline`` and ``bench store``: whole runs and stored bytes, timed and shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arcforge.cli import terminal
+from arcforge.cli.options import JsonFile, Threads
+from arcforge.cli.tables import plain_table, say_machine
+
+_Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Disk to write to; the system's temporary folder if not given."),
+]
+_Repeats = Annotated[int, typer.Option(min=1, metavar="N", help="Interleaved repeats; medians are shown.")]
+
+
+def pipeline(
+    n: Annotated[int, typer.Option(min=256, help="Rows of a run.")] = 4096,
+    threads: Threads = None,
+    folder: _Folder = None,
+    repeats: _Repeats = 3,
+    json_file: JsonFile = None,
+) -> None:
+    """Time whole runs of 'arcforge inject' against rendering alone, writing alone, and NumPy writing npz.
+
+    The runs read their hosts from files and write complete stores to the disk; the parts are interleaved, so
+    that ratios hold on a machine whose speed varies. Memory is that of runs in processes of their own. Exit
+    code 1 where the store that is checked first is not sound: nothing is shown then.
+
+    Examples
+    --------
+    arcforge bench pipeline
+    arcforge bench pipeline --n 32768 --folder /data/scratch --json pipeline.json
+    """
+    from arcforge.bench.pipeline import bench_pipeline
+
+    with terminal.progress("timing", "steps") as progress:
+        report = bench_pipeline(n, threads=threads, folder=folder, repeats=repeats, progress=progress)
+    if json_file is not None:
+        terminal.write_json(report, json_file)
+    if not report["validated"]:
+        terminal.complain(f"the store is not sound, so nothing is shown: {report['faults'][0]}")
+        raise typer.Exit(1)
+    say_machine(report["machine"])
+    settings = report["settings"]
+    table = plain_table(
+        f"\n{settings['stamp_size']} pix, bands {settings['bands']}, rtol {settings['rtol']:g}, "
+        f"{settings['rows']:,} rows, {settings['threads']} threads",
+        *("part", "stamps/s", "wall us/stamp", "processor us/stamp"),
+    )
+    for name, part in report["parts"].items():
+        clocks = [f"{part[clock]['median']:,.0f}" for clock in ("wall_us", "cpu_us")]
+        table.add_row(_PARTS[name], f"{part['stamps_per_s']:,.0f}", *clocks)
+    terminal.console().print(table)
+    _say_ratios(report)
+
+
+_PARTS = {
+    "inject": "arcforge inject, everything",
+    "render": "rendering alone",
+    "write": "writing alone",
+    "numpy": "NumPy, npz files (one thread)",
+}
+
+
+def _say_ratios(report: dict[str, Any]) -> None:
+    share, times, memory = report["of_render_only"], report["times_numpy"], report["memory"]
+    terminal.say(
+        f"\na whole run reaches {share['median']:.0%} of the rate of rendering alone "
+        f"(quartiles {share['q25']:.0%} to {share['q75']:.0%})"
+    )
+    terminal.say(
+        f"and takes 1/{times['of_medians']:.0f} of NumPy's processor time a stamp "
+        f"(quartiles 1/{times['q25']:.0f} to 1/{times['q75']:.0f})"
+    )
+    for entry in report["scaling"]:
+        terminal.say(f"{entry['threads']} threads: {entry['speedup']:.2f} x the rate of one")
+    held = ", ".join(
+        f"{peak / 1e6:,.0f} MB at {rows:,} rows"
+        for rows, peak in zip(memory["rows"], memory["peak_bytes"], strict=True)
+    )
+    terminal.say(f"memory {held}; {memory['million_rows_bytes'] / 1e6:,.0f} MB at 1,000,000 (extrapolated)")
+
+
+def store(
+    n: Annotated[int, typer.Option(min=64, help="Rows of the shard, a power of two.")] = 1024,
+    folder: _Folder = None,
+    repeats: _Repeats = 5,
+    json_file: JsonFile = None,
+) -> None:
+    """Time codecs and chunk sizes of the store, on rendered arcs; each is read back and compared first.
+
+    Examples
+    --------
+    arcforge bench store
+    arcforge bench store --folder /data/scratch --json store.json
+    """
+    from arcforge.bench.store import bench_store
+
+    if n & (n - 1):
+        raise typer.BadParameter(f"{n} is no power of two", param_hint="--n")
+    with terminal.progress("timing", "cases") as progress:
+        report = bench_store(n, folder=folder, repeats=repeats, progress=progress)
+    if json_file is not None:
+        terminal.write_json(report, json_file)
+    say_machine(report["machine"])
+    table = plain_table(
+        f"\n{n} stamps of {report['settings']['stamp_bytes'] / 1e3:.0f} kB in one shard; us a stamp",
+        *("codec", "shuffle", "rows a chunk", "arcs", "hosts", "encode", "write", "read", "random row"),
+    )
+    for entry in report["entries"]:
+        sizes = [f"{entry['arc_bytes']:.2f}", f"{entry['host_bytes']:.2f}"]
+        times = ["wrong"] * 4
+        if entry["validated"]:
+            clocks = {"encode": "cpu_us", "write": "wall_us", "read": "wall_us", "random": "wall_us"}
+            times = [f"{entry[name][clock]['median']:,.0f}" for name, clock in clocks.items()]
+        name = entry["codec"] + (" (the store's)" if entry["is_default"] else "")
+        table.add_row(name, entry["shuffle"], str(entry["chunk_rows"]), *sizes, *times)
+    terminal.console().print(table)
+    if not all(entry["validated"] for entry in report["entries"]):
+        terminal.complain("a combination did not give back what was written")
+        raise typer.Exit(1)
