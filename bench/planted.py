@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from arcforge.bench.foreign import ForeignRenderer, Survey
 from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.render import render_rows
 
@@ -31,12 +32,15 @@ _MOFFAT_BETA = 3.5
 
 @dataclass
 class PairedSet:
-    """Recorded parameters and pixels (n, band, y, x) of a set; sky sigma of its controls by band."""
+    """Recorded parameters and pixels (n, band, y, x) of a set; sky sigma of its controls by band; its fault's
+    size.
+    """
 
     columns: Columns
     stamps: Images
     controls: Images
     sky_sigma_nmgy: NDArray[np.float64]
+    truth: float | None = None
 
     def write(self, path: Path) -> Path:
         """Write the set as parquet, one row a pair, pixels as ``.npz`` blobs."""
@@ -66,8 +70,8 @@ class Fault:
     name : str
     cause : str or None
         What the audit must name; None for a clean set.
-    truth : float or None
-        The size that its interval must hold, where the cause has one.
+    truth : float, callable or None
+        The size that its interval must hold, where the cause has one; of a recipe, if it depends on it.
     make : callable
         Makes (stamps, controls) from a recipe.
     theta_e_factor : float
@@ -76,20 +80,21 @@ class Fault:
 
     name: str
     cause: str | None
-    truth: float | None
-    make: Callable[[_Recipe], tuple[Images, Images]]
+    truth: float | Callable[[Recipe], float] | None
+    make: Callable[[Recipe], tuple[Images, Images]]
     theta_e_factor: float = 1.0
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """What a fault is made from."""
+class Recipe:
+    """What a fault is made from; ``render`` takes columns."""
 
     columns: RenderColumns
     controls: Images
     sky_sigma_nmgy: NDArray[np.float64]
     rng: np.random.Generator
-    render: Callable[..., Images]  #: (columns, stamp_size=that of the hosts)
+    render: Callable[[RenderColumns], Images]
+    pixscale_arcsec: float
 
 
 def draw_columns(n: int, n_hosts: int, rng: np.random.Generator) -> Columns:
@@ -128,7 +133,15 @@ def draw_columns(n: int, n_hosts: int, rng: np.random.Generator) -> Columns:
 
 
 def make_set(
-    fault: Fault, hosts: Images, n: int, seed: int, *, variant: str = "auto", rtol: float = 2e-5
+    fault: Fault,
+    hosts: Images,
+    n: int,
+    seed: int,
+    *,
+    survey: Survey | None = None,
+    arcs: Images | None = None,
+    variant: str = "auto",
+    rtol: float = 2e-5,
 ) -> PairedSet:
     """Make a set with a fault.
 
@@ -142,46 +155,66 @@ def make_set(
         Pairs; hosts are used in turn.
     seed : int
         Parameters and the fault's own draws follow from it.
+    survey : Survey, optional
+        Frame, PSF and sources of a foreign set, rendered without the engine.
+    arcs : float32 (n, band, y, x), optional
+        What the recorded parameters give, if it is known from another set of the same seed and survey.
     variant, rtol
-        Renderer of the set.
+        The engine's renderer, without ``survey``.
     """
     rng = np.random.default_rng([seed, 77])
     columns = draw_columns(n, len(hosts), rng)
+    if survey is not None:
+        survey.adapt(columns, rng)
     for name in ("theta_e_arcsec", "src_x_arcsec", "src_y_arcsec"):
         columns[name] = columns[name] * fault.theta_e_factor
     controls = hosts[np.arange(n) % len(hosts)]
     outer = np.hypot(*(np.indices(hosts.shape[2:]) - (hosts.shape[2] - 1) / 2.0)) >= 20
     sky = hosts[:, :, outer]
     sigma = 1.4826 * np.median(np.abs(sky - np.median(sky, axis=2, keepdims=True)), axis=(0, 2))
+    pixscale_arcsec = float(columns["pixscale_arcsec"][0])
 
-    def render(changed: RenderColumns, stamp_size: int = hosts.shape[2]) -> Images:
+    recorded = render_columns(columns, BANDS)
+
+    def render(changed: RenderColumns) -> Images:
+        if arcs is not None and changed is recorded and fault.theta_e_factor == 1.0:
+            return arcs.copy()
+        if survey is not None:
+            return survey.render()(changed, hosts.shape[2])
         return render_rows(
             changed,
-            stamp_size=stamp_size,
-            pixscale_arcsec=PIXSCALE_ARCSEC,
+            stamp_size=hosts.shape[2],
+            pixscale_arcsec=pixscale_arcsec,
             variant=variant,
             rtol=rtol,
         )
 
-    recipe = _Recipe(render_columns(columns, BANDS), controls, sigma, rng, render)
+    recipe = Recipe(recorded, controls, sigma, rng, render, pixscale_arcsec)
     stamps, controls = fault.make(recipe)
-    return PairedSet(columns, stamps.astype(np.float32), controls.astype(np.float32), sigma)
+    return PairedSet(
+        columns,
+        stamps.astype(np.float32),
+        controls.astype(np.float32),
+        sigma,
+        fault.truth(recipe) if callable(fault.truth) else fault.truth,
+    )
 
 
-def _changed(**scales: float) -> Callable[[_Recipe], tuple[Images, Images]]:
+def _changed(**scales: float) -> Callable[[Recipe], tuple[Images, Images]]:
     """Render with columns multiplied."""
 
-    def make(recipe: _Recipe) -> tuple[Images, Images]:
-        changed = replace(recipe.columns, **{k: getattr(recipe.columns, k) * s for k, s in scales.items()})
-        return recipe.controls + recipe.render(changed), recipe.controls
+    def make(recipe: Recipe) -> tuple[Images, Images]:
+        changed = {k: getattr(recipe.columns, k) * s for k, s in scales.items()}
+        columns = replace(recipe.columns, **changed) if changed else recipe.columns
+        return recipe.controls + recipe.render(columns), recipe.controls
 
     return make
 
 
-def _offset(length_pix: float) -> Callable[[_Recipe], tuple[Images, Images]]:
-    def make(recipe: _Recipe) -> tuple[Images, Images]:
+def _offset(length_pix: float) -> Callable[[Recipe], tuple[Images, Images]]:
+    def make(recipe: Recipe) -> tuple[Images, Images]:
         angle = recipe.rng.uniform(0, 2 * np.pi)
-        step = length_pix * PIXSCALE_ARCSEC
+        step = length_pix * recipe.pixscale_arcsec
         moved = replace(
             recipe.columns,
             lens_x_arcsec=recipe.columns.lens_x_arcsec + step * np.cos(angle),
@@ -192,30 +225,30 @@ def _offset(length_pix: float) -> Callable[[_Recipe], tuple[Images, Images]]:
     return make
 
 
-def _missing_sqrt_q(recipe: _Recipe) -> tuple[Images, Images]:
+def _missing_sqrt_q(recipe: Recipe) -> tuple[Images, Images]:
     c = recipe.columns
     wider = replace(c, theta_e_arcsec=c.theta_e_arcsec * np.sqrt((1 + c.lens_e) / (1 - c.lens_e)))
     return recipe.controls + recipe.render(wider), recipe.controls
 
 
-def _on_arc(change: Callable[[Images, _Recipe], Images]) -> Callable[[_Recipe], tuple[Images, Images]]:
+def _on_arc(change: Callable[[Images, Recipe], Images]) -> Callable[[Recipe], tuple[Images, Images]]:
     """Change the rendered arc before it is added."""
     return lambda recipe: (recipe.controls + change(recipe.render(recipe.columns), recipe), recipe.controls)
 
 
-def _renormalised(arcs: Images, recipe: _Recipe) -> Images:
+def _renormalised(arcs: Images, recipe: Recipe) -> Images:
     lensed = np.maximum(arcs.sum((2, 3), keepdims=True), 1e-12)
     return np.asarray(arcs / lensed * recipe.columns.src_flux_nmgy[:, :, None, None])
 
 
-def _raised(sigmas: float) -> Callable[[_Recipe], tuple[Images, Images]]:
+def _raised(sigmas: float) -> Callable[[Recipe], tuple[Images, Images]]:
     return _on_arc(lambda arcs, recipe: arcs + np.float32(sigmas * recipe.sky_sigma_nmgy.mean()))
 
 
-def _shifted_control(length_pix: float, order: int) -> Callable[[_Recipe], tuple[Images, Images]]:
+def _shifted_control(length_pix: float, order: int) -> Callable[[Recipe], tuple[Images, Images]]:
     """The control comes from another cutout of the same host: resampled, so shifted by a sub-pixel."""
 
-    def make(recipe: _Recipe) -> tuple[Images, Images]:
+    def make(recipe: Recipe) -> tuple[Images, Images]:
         angle = recipe.rng.uniform(0, 2 * np.pi)
         shift = (length_pix * np.sin(angle), length_pix * np.cos(angle))
         # a control and its stamp's host are cut from the same sky: the rim is not invented
@@ -228,34 +261,14 @@ def _shifted_control(length_pix: float, order: int) -> Callable[[_Recipe], tuple
     return make
 
 
-def _unpadded(recipe: _Recipe) -> tuple[Images, Images]:
+def _unpadded(recipe: Recipe) -> tuple[Images, Images]:
     """Convolve on the stamp's own frame: light that leaves at one edge returns at the other."""
-    n = recipe.controls.shape[-1]
-    bare = replace(recipe.columns, psf_model=np.zeros_like(recipe.columns.psf_model))
-    wide, margin = recipe.render(bare, n + 2 * (n // 2)), n // 2
-    inside = wide[:, :, margin : margin + n, margin : margin + n]
-    wrapped = _convolve(inside, recipe.columns, n)
-    right = _convolve(wide, recipe.columns, 3 * n)[:, :, margin : margin + n, margin : margin + n]
-    # pixel means were convolved, which blurs by the pixel: only what the frame does to the light is kept
-    return recipe.controls + recipe.render(recipe.columns) + wrapped - right, recipe.controls
+    renderer = ForeignRenderer(recipe.pixscale_arcsec, padded=False)
+    return recipe.controls + renderer(recipe.columns, recipe.controls.shape[-1]), recipe.controls
 
 
-def _convolve(images: Images, columns: RenderColumns, side: int) -> Images:
-    """Convolve each image with its Moffat on a periodic frame of ``side`` pixels."""
-    offset = np.fft.fftfreq(side) * side
-    r2 = offset[:, None] ** 2 + offset[None, :] ** 2
-    result = np.empty((*images.shape[:2], side, side), dtype=np.float32)
-    for row, band in np.ndindex(*images.shape[:2]):
-        beta = columns.moffat_beta[row]
-        fwhm_pix = columns.psf_fwhm_arcsec[row, band] / PIXSCALE_ARCSEC
-        kernel = (1 + r2 / (fwhm_pix / (2 * np.sqrt(2 ** (1 / beta) - 1))) ** 2) ** -beta
-        spectrum = np.fft.rfft2(images[row, band], s=(side, side)) * np.fft.rfft2(kernel / kernel.sum())
-        result[row, band] = np.fft.irfft2(spectrum, s=(side, side))
-    return result
-
-
-def _noisy(sigmas: float) -> Callable[[_Recipe], tuple[Images, Images]]:
-    def make(recipe: _Recipe) -> tuple[Images, Images]:
+def _noisy(sigmas: float) -> Callable[[Recipe], tuple[Images, Images]]:
+    def make(recipe: Recipe) -> tuple[Images, Images]:
         noise = (
             recipe.rng.normal(size=recipe.controls.shape) * (sigmas * recipe.sky_sigma_nmgy)[:, None, None]
         )
@@ -264,7 +277,7 @@ def _noisy(sigmas: float) -> Callable[[_Recipe], tuple[Images, Images]]:
     return make
 
 
-def _other_sources(recipe: _Recipe) -> tuple[Images, Images]:
+def _other_sources(recipe: Recipe) -> tuple[Images, Images]:
     """The renderer used other sources than those recorded: cuspy, larger, with a floor of light."""
     c = recipe.columns
     other = replace(
@@ -276,11 +289,49 @@ def _other_sources(recipe: _Recipe) -> tuple[Images, Images]:
     return recipe.controls + recipe.render(other), recipe.controls
 
 
+def _of_stamp(change: Callable[[Images], Images]) -> Callable[[Recipe], tuple[Images, Images]]:
+    """Change the finished stamp."""
+    return lambda recipe: (change(recipe.controls + recipe.render(recipe.columns)), recipe.controls)
+
+
+def _one_band(recipe: Recipe) -> tuple[Images, Images]:
+    arcs = recipe.render(recipe.columns)
+    arcs[:, 0] *= np.float32(1.1)
+    return recipe.controls + arcs, recipe.controls
+
+
+def _shot_noise(recipe: Recipe) -> tuple[Images, Images]:
+    """Photon noise of the arc at a gain of 300 photons a nanomaggy."""
+    arcs = recipe.render(recipe.columns)
+    noisy = recipe.rng.poisson(np.maximum(arcs, 0) * 300.0).astype(np.float32) / np.float32(300.0)
+    return recipe.controls + noisy, recipe.controls
+
+
+def _exchanged_rows(recipe: Recipe) -> tuple[Images, Images]:
+    """Each pair carries the arc of the next row."""
+    arcs = recipe.render(recipe.columns)
+    return recipe.controls + np.roll(arcs, 1, axis=0), recipe.controls
+
+
+def _two(first: dict[str, float], second: Callable[[Images, Recipe], Images]) -> Any:
+    """Render with columns multiplied, then change the arc."""
+
+    def make(recipe: Recipe) -> tuple[Images, Images]:
+        changed = replace(recipe.columns, **{k: getattr(recipe.columns, k) * s for k, s in first.items()})
+        return recipe.controls + second(recipe.render(changed), recipe), recipe.controls
+
+    return make
+
+
+def _raised_by(sigmas: float) -> Callable[[Recipe], float]:
+    return lambda recipe: float(sigmas * recipe.sky_sigma_nmgy.mean())
+
+
 def _list_faults() -> tuple[Fault, ...]:
     found = [Fault("clean", None, None, _changed())]
     for s in (0.1, 0.25, 0.5, 1.0):
         found.append(Fault(f"offset {s:g} px", "kernel_offset", s, _offset(s)))
-    for s in (0.5, 0.9, 1.05, 1.2, 1.6, 2.355):
+    for s in (0.5, 0.9, 1.05, 1.2, 1.6, 2.0, 2.355, 2.4):
         found.append(Fault(f"psf_width {s:g}", "psf_width", s, _changed(psf_fwhm_arcsec=s)))
     for s in (0.9, 1.03, 1.2):
         found.append(Fault(f"theta_e {s:g}", "theta_e_scale", s, _changed(theta_e_arcsec=s)))
@@ -289,9 +340,10 @@ def _list_faults() -> tuple[Fault, ...]:
         found.append(Fault(f"source_size {s:g}", "source_size", s, _changed(src_reff_arcsec=s)))
     for s in (0.95, 1.05, 2.512):
         found.append(Fault(f"flux {s:g}", "flux_scale", s, _changed(src_flux_nmgy=s)))
+    found.append(Fault("flux 1.1 in g", "flux_scale", 1.1, _one_band))
     found.append(Fault("flux 1/mu", "flux_scale", None, _on_arc(_renormalised)))
     for s in (0.05, 0.2):
-        found.append(Fault(f"pedestal {s:g} sigma", "pedestal", None, _raised(s)))
+        found.append(Fault(f"pedestal {s:g} sigma", "pedestal", _raised_by(s), _raised(s)))
     for s, order in ((0.1, 3), (0.25, 1), (0.25, 3), (0.5, 5), (1.0, 1)):
         found.append(
             Fault(f"control {s:g} px, order {order}", "control_shift", s, _shifted_control(s, order))
@@ -299,12 +351,33 @@ def _list_faults() -> tuple[Fault, ...]:
     found.append(Fault("arc mirrored in y", "orientation", None, _on_arc(lambda a, r: a[..., ::-1, :])))
     found.append(Fault("arc turned by 90", "orientation", None, _on_arc(lambda a, r: np.rot90(a, 1, (2, 3)))))
     found.append(Fault("arc transposed", "orientation", None, _on_arc(lambda a, r: a.swapaxes(2, 3))))
+    found.append(Fault("stamp mirrored in x", "orientation", None, _of_stamp(lambda s: s[..., ::-1])))
+    found.append(Fault("stamp turned by 180", "orientation", None, _of_stamp(lambda s: s[..., ::-1, ::-1])))
     found.append(Fault("bands zrg", "band_order", None, _on_arc(lambda a, r: a[:, ::-1])))
     found.append(Fault("bands rgz", "band_order", None, _on_arc(lambda a, r: a[:, [1, 0, 2]])))
+    found.append(Fault("stamp bands zrg", "band_order", None, _of_stamp(lambda s: s[:, ::-1])))
     found.append(Fault("unpadded convolution", "wraparound", 1.0, _unpadded, theta_e_factor=2.5))
     for s in (0.05, 0.3):
         found.append(Fault(f"noise {s:g} sigma", "noise", s, _noisy(s)))
+    found.append(Fault("noise of the arc's photons", "noise", None, _shot_noise))
     found.append(Fault("other sources", "provenance", None, _other_sources))
+    found.append(Fault("rows exchanged", "provenance", None, _exchanged_rows))
+    found.append(
+        Fault(
+            "psf_width 1.2 and flux 1.05",
+            "psf_width",
+            1.2,
+            _changed(psf_fwhm_arcsec=1.2, src_flux_nmgy=1.05),
+        )
+    )
+    found.append(
+        Fault(
+            "psf_width 2.355 and pedestal 0.2 sigma",
+            "psf_width",
+            2.355,
+            _two({"psf_fwhm_arcsec": 2.355}, lambda a, r: a + np.float32(0.2 * r.sky_sigma_nmgy.mean())),
+        )
+    )
     return tuple(found)
 
 

@@ -19,11 +19,11 @@ _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red", "INCONCLUSIVE": "y
 
 def audit(
     pairs: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="STORE_OR_PARQUET", help="A store, or parquet with paired cutouts (s3:// too)."
         ),
-    ],
+    ] = None,
     json_file: JsonFile = None,
     html_file: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")
@@ -34,6 +34,10 @@ def audit(
     ] = None,
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that replaces default thresholds.")
+    ] = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Published summary numbers (TOML) in place of pixels."),
     ] = None,
     fail_on: Annotated[
         str,
@@ -52,8 +56,14 @@ def audit(
     arcforge audit lenses.zarr --html audit.html
     arcforge audit train.parquet --json audit.json --n-pairs 5000
     arcforge audit train.parquet --fail-on nogo,inconclusive
+    arcforge audit --tables published.toml --html tables.html
     """
     failing = _parse_fail_on(fail_on)
+    if (pairs is None) == (tables is None):
+        raise typer.BadParameter("give a store or parquet, or --tables: one of them", param_hint="audit")
+    if tables is not None:
+        report = audit_published(tables, seed, json_file, html_file)
+        raise typer.Exit(EXIT_CODES[report["verdict"]] if report["verdict"] in failing else 0)
     from arcforge.engine.auditing.page import write_page
     from arcforge.engine.auditing.run import run_audit
 
@@ -70,6 +80,29 @@ def audit(
             terminal.note(f"wrote {path}")
     verdict = result.report["verdict"]
     raise typer.Exit(EXIT_CODES[verdict] if verdict in failing else 0)
+
+
+def audit_published(
+    tables: Path, seed: int, json_file: Path | None, html_file: Path | None
+) -> dict[str, Any]:
+    """Audit published summary numbers, print and write what came of it."""
+    from arcforge.engine.auditing.tables_page import write_tables_page
+    from arcforge.engine.auditing.tables_report import audit_tables
+
+    with terminal.progress("fitting explanations", "explanations") as progress:
+        report = audit_tables(tables, seed=seed, progress=progress)
+    if json_file is not None:
+        terminal.write_json(report, json_file)
+    if html_file is not None:
+        write_tables_page(report, html_file)
+    print_checks(report)
+    terminal.say("")
+    for entry in report["explanations"]:
+        terminal.say(f"{entry['status']:8s}  departs by {entry['rms_departure']:5.2f}  {entry['words']}")
+    print_verdict(report)
+    for entry in report["tell_apart"]:
+        terminal.say(f"pixels would show {entry['name']}: {entry['words']}")
+    return report
 
 
 def _parse_fail_on(text: str) -> set[str]:

@@ -145,9 +145,12 @@ class _Finder:
         self.data = data
         self.few_rows = spread_rows(len(data.rows), _SCAN_ROWS)
         self.judge = judge
+        self.record_misfit: float | None = None
 
     def record(self) -> Hypothesis:
-        return self._evaluate((), "as recorded", Point(), ())
+        record = self._evaluate((), "as recorded", Point(), ())
+        self.record_misfit = record.misfit
+        return record
 
     def without_parameters(self) -> list[Hypothesis]:
         """Flips, turns and exchanged bands, and the SIE without sqrt(q)."""
@@ -272,5 +275,6 @@ class _Finder:
         eligible = causes != ("provenance",) and (
             bool(causes) or np.isfinite(evaluation.point["kernel_edge_pix"])
         )
-        explains = eligible and self.judge.passes(evaluation, self.data)
+        record_misfit = float(evaluation.chi2.sum()) if self.record_misfit is None else self.record_misfit
+        explains = eligible and self.judge.explains(evaluation, self.data, record_misfit)
         return Hypothesis(causes, detail, evaluation.point, evaluation.free, evaluation.chi2, explains, apply)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.faults import Hypothesis, search_rows
+from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows
 from arcforge.engine.auditing.forward import inverse_sqrt_q
 from arcforge.engine.auditing.nuisance import FitData
 from arcforge.engine.auditing.resampling import Estimate
@@ -157,8 +157,12 @@ def _fitted_causes(state: AuditState, result: Diagnosis, data: FitData, judge: J
     ):
         return [_provenance(result)]
     evaluation = evaluate(state.forward, best.apply(data), best.point, best.free)
-    if not judge.passes(evaluation, data):
+    if not judge.explains(evaluation, data, float(result.recorded.chi2.sum())):
         return [_provenance(result)]
+    significant = [name for name in best.causes if _is_outside(state, name, best, evaluation, data, judge)]
+    if not significant:
+        # a departure within tolerance is no fault, however surely it is known
+        return [] if judge.passes(result.recorded, data) else [_provenance(result)]
     undecided = sorted(
         {
             c
@@ -168,7 +172,7 @@ def _fitted_causes(state: AuditState, result: Diagnosis, data: FitData, judge: J
         }
     )
     tail = f"; cannot be told apart from {', '.join(undecided)} in this sample" if undecided else ""
-    causes = [_fitted_cause(state, name, best, evaluation, data, judge) for name in best.causes]
+    causes = [_fitted_cause(state, name, best, evaluation, data, judge) for name in significant]
     return [replace(c, message=c.message + tail) for c in sorted(causes, key=lambda c: -c.certainty)]
 
 
@@ -177,6 +181,19 @@ def _vote(best: Hypothesis, rival: Hypothesis, judge: Judge, data: FitData) -> f
     hosts = judge.bootstrap.of_rows(search_rows(len(data.rows)))
     _, difference = hosts.sums(rival.chi2 - best.chi2)
     return float(np.mean(difference > 0))
+
+
+def _is_outside(
+    state: AuditState, name: str, best: Hypothesis, evaluation: Evaluation, data: FitData, judge: Judge
+) -> bool:
+    """Whether a fitted fault is larger than its tolerance, interval and all."""
+    from arcforge.engine.auditing.diagnosis import summarise
+
+    parameters = parameters_of(data.bands).get(name, ())
+    if name in ("orientation", "band_order") or not set(parameters) & set(best.free):
+        return True
+    nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
+    return any(nuisance[p].outside for p in parameters if p in nuisance)
 
 
 def _fitted_cause(

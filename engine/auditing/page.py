@@ -51,12 +51,12 @@ def render_page(result: AuditResult) -> str:
     diagnosis = result.state.finished("diagnosis")
     tolerances = {name: n.tolerance for name, n in diagnosis.nuisance.items()} if diagnosis else {}
     sections = [
-        _picture(
+        picture(
             plots.draw_profiles(report),
             "Radial profile of the added light (Test 4)",
             "Where the observed points leave the predicted line, the pixels were not made from the record.",
         ),
-        _picture(
+        picture(
             plots.draw_triplets(result.state),
             "Examples from small to large Einstein radius",
             "Difference is stamp minus control; residual is what the recorded parameters leave of it. Its "
@@ -64,23 +64,23 @@ def render_page(result: AuditResult) -> str:
             narrow=True,
         ),
         '<div class="pair">',
-        _picture(
+        picture(
             plots.draw_core_share(report),
             "Arc light in the core (Test 3)",
             "Bars: 95 % over hosts.",
         ),
-        _picture(
+        picture(
             plots.draw_mask_sweep(report),
             "AUC by mask radius",
             "What a classifier can still tell when the core is hidden from it, alike in stamp and control.",
         ),
         "</div>",
-        _picture(
+        picture(
             plots.draw_nuisance(report, tolerances),
             "Fitted parameters",
             "Each is 1 (scales) or 0 (the others) where pixels and record agree.",
         ),
-        _picture(
+        picture(
             plots.draw_attribution(report),
             "Where the core's light comes from",
             "A negative share takes light out of the core: the PSF does so where the arc lies inside it.",
@@ -165,7 +165,8 @@ def _percent(part: dict[str, Any]) -> str:
     return f"{100 * part['share']:.2f} % <small>({100 * low:.2f} to {100 * high:.2f})</small>"
 
 
-def _picture(figure: Figure | None, title: str, caption: str, narrow: bool = False) -> str:
+def picture(figure: Figure | None, title: str, caption: str, narrow: bool = False) -> str:
+    """Return a figure as HTML, its PNG inside."""
     if figure is None:
         return f"<figure><h2>{escape(title)}</h2><p>not measured: see the checks below</p></figure>"
     buffer = io.BytesIO()

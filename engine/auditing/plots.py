@@ -25,7 +25,8 @@ _WORDS = {
 _TRIPLETS = 5
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def make_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its axes, side by side; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
@@ -43,7 +44,7 @@ def draw_profiles(report: dict[str, Any]) -> Figure | None:
         return None
     titles = {"all": "all pairs", "resolved": 'theta_E >= 2"'}
     pixscale = report["provenance"]["pixscale_arcsec"]
-    figure, axes = _figure(5.0 * len(tables), 3.5, len(tables))
+    figure, axes = make_figure(5.0 * len(tables), 3.5, len(tables))
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
         r = np.array(table["radius_pix"])
         observed, predicted = np.array(table["observed"]), np.array(table["predicted"])
@@ -79,7 +80,7 @@ def draw_core_share(report: dict[str, Any]) -> Figure | None:
     table = report["evidence"].get("P3")
     if not table:
         return None
-    figure, (axis,) = _figure(5.0, 3.3)
+    figure, (axis,) = make_figure(5.0, 3.3)
     place = np.arange(len(table))
     for name, shift, colour, marker in (
         ("predicted", -0.1, PREDICTED, "s"),
@@ -114,7 +115,7 @@ def draw_mask_sweep(report: dict[str, Any]) -> Figure | None:
     table = report["evidence"].get("G3")
     if not table:
         return None
-    figure, (axis,) = _figure(5.0, 3.3)
+    figure, (axis,) = make_figure(5.0, 3.3)
     radius = np.array([row["radius_pix"] for row in table], dtype=float)
     auc = np.array([row["auc"] for row in table], dtype=float)
     ci = np.array([row["ci95"] for row in table], dtype=float)
@@ -150,7 +151,7 @@ def draw_nuisance(report: dict[str, Any], tolerances: dict[str, float]) -> Figur
     nuisance = {name: n for name, n in report["nuisance"].items() if name in tolerances}
     if not nuisance:
         return None
-    figure, (axis,) = _figure(7.4, 0.31 * len(nuisance) + 1.0)
+    figure, (axis,) = make_figure(7.4, 0.31 * len(nuisance) + 1.0)
     names = list(nuisance)[::-1]
     for place, name in enumerate(names):
         entry, tolerance = nuisance[name], tolerances[name]
@@ -182,7 +183,7 @@ def draw_attribution(report: dict[str, Any]) -> Figure | None:
     if "by_theta_e" not in shares:
         return None
     rows = [("all", shares), *((row["theta_e_arcsec"], row) for row in shares["by_theta_e"])]
-    figure, (axis,) = _figure(5.0, 3.3)
+    figure, (axis,) = make_figure(5.0, 3.3)
     for k, (part, colour) in enumerate(_PARTS.items()):
         place = np.arange(len(rows)) + (k - 1.5) * 0.15
         share = np.array([row[part]["share"] for _, row in rows], dtype=float)

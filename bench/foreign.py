@@ -1,0 +1,263 @@
+"""A second renderer, written apart from the engine's, and the surveys whose foreign sets it makes.
+
+The audit is calibrated on sets that its own renderer did not make. This one samples the lens equation on a
+fine regular grid (finer where the source is), convolves by Fourier transform with a PSF kernel sampled on
+that grid, and reads the image at pixel centres. It follows the same definitions (contract: intermediate-axis
+Einstein radius, major-axis half-light radius, PSF that holds the pixel) and shares no code with the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage, special
+
+if TYPE_CHECKING:
+    from arcforge.engine.catalog import RenderColumns
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
+
+# Samples a pixel along a side; odd, so that one of them is the pixel's centre
+_SAMPLES = 5
+# Pixels around the stamp whose light is convolved into it
+_MARGIN_PIX = 24
+# (source-plane radius in half-light radii, sub-samples a side) of cells that hold a cusp
+_REFINED = ((2.0, 4), (0.4, 16))
+# Model codes of the engine's columns, written out so that nothing but numbers is shared
+_SIS, _SIE = 1, 2
+_GAUSSIAN, _MOFFAT = 1, 2
+
+
+@dataclass(frozen=True)
+class ForeignRenderer:
+    """Renders the engine's columns without the engine.
+
+    Attributes
+    ----------
+    pixscale_arcsec : float
+    kernel_fwhm : float
+        The PSF kernel is cut to a square of this half side in FWHM; infinity keeps all of it.
+    outside_light : bool
+        Light that falls beside the stamp is convolved into it.
+    padded : bool
+        False convolves on the stamp's own periodic frame: light wraps round.
+    renormalised : bool
+        A cut kernel is scaled to unit sum.
+    """
+
+    pixscale_arcsec: float = 0.262
+    kernel_fwhm: float = np.inf
+    outside_light: bool = True
+    padded: bool = True
+    renormalised: bool = True
+
+    def __call__(self, columns: RenderColumns, stamp_size: int) -> Images:
+        """Render rows: float32 (n, band, y, x), nanomaggies per pixel."""
+        return np.stack([self._row(columns, row, stamp_size) for row in range(len(columns))])
+
+    def _row(self, c: RenderColumns, row: int, stamp_size: int) -> Images:
+        margin = _MARGIN_PIX if self.padded else 0
+        wide = stamp_size + 2 * margin
+        light = self._unit_light(c, row, wide)
+        if not self.outside_light:
+            edge = margin * _SAMPLES
+            inside = np.zeros_like(light)
+            inner = slice(edge, light.shape[0] - edge or None)
+            inside[inner, inner] = light[inner, inner]
+            light = inside
+        spectrum = fft.rfft2(light)
+        pixels = slice(margin * _SAMPLES + _SAMPLES // 2, (margin + stamp_size) * _SAMPLES, _SAMPLES)
+        bands = [
+            fft.irfft2(spectrum * self._kernel(c, row, band, wide), s=light.shape)[pixels, pixels] * flux
+            for band, flux in enumerate(c.src_flux_nmgy[row])
+        ]
+        return np.array(bands, dtype=np.float32)
+
+    def _unit_light(self, c: RenderColumns, row: int, wide_pix: int) -> Floats:
+        """Light of a source of unit flux per pixel, as the mean of each fine cell: (y, x)."""
+        step = self.pixscale_arcsec / _SAMPLES
+        side = wide_pix * _SAMPLES
+        axis = (np.arange(side) - (side - 1) / 2.0) * step
+        x, y = np.meshgrid(axis, axis)
+        light, radius = _surface_brightness(c, row, x, y)
+        for limit, parts in _REFINED:
+            near = radius < limit
+            offsets = (np.arange(parts) - (parts - 1) / 2.0) / parts * step
+            dx, dy = (d.ravel() for d in np.meshgrid(offsets, offsets))
+            fine, _ = _surface_brightness(c, row, x[near][:, None] + dx, y[near][:, None] + dy)
+            light[near] = fine.mean(1)
+        return light * self.pixscale_arcsec**2
+
+    def _kernel(self, c: RenderColumns, row: int, band: int, wide_pix: int) -> NDArray[np.complex128]:
+        """Transform of the PSF of one row and band on the fine periodic frame."""
+        side = wide_pix * _SAMPLES
+        fwhm = c.psf_fwhm_arcsec[row, band] / self.pixscale_arcsec * _SAMPLES
+        # one quarter is evaluated, the others mirror it
+        quarter = np.arange(side // 2 + 1, dtype=np.float64)
+        r2 = quarter[:, None] ** 2 + quarter**2
+        if c.psf_model[row] == _GAUSSIAN:
+            sigma = fwhm / np.sqrt(8.0 * np.log(2.0))
+            kernel = np.exp(-r2 / (2.0 * sigma**2)) / (2.0 * np.pi * sigma**2)
+        elif c.psf_model[row] == _MOFFAT:
+            beta = c.moffat_beta[row]
+            alpha = fwhm / (2.0 * np.sqrt(2.0 ** (1.0 / beta) - 1.0))
+            kernel = (beta - 1.0) / (np.pi * alpha**2) * (1.0 + r2 / alpha**2) ** -beta
+        else:
+            raise ValueError(f"row {row}: this renderer knows Gaussian and Moffat PSFs")
+        if np.isfinite(self.kernel_fwhm):
+            half = np.floor(self.kernel_fwhm * fwhm / _SAMPLES) * _SAMPLES + _SAMPLES // 2
+            inside = quarter <= half
+            kernel = kernel * inside[:, None] * inside
+        mirror = np.abs(fft.fftfreq(side, 1.0 / side)).round().astype(np.int64)
+        kernel = kernel[mirror][:, mirror]
+        if np.isfinite(self.kernel_fwhm) and self.renormalised:
+            kernel = kernel / kernel.sum()
+        return np.asarray(fft.rfft2(kernel))
+
+
+def _surface_brightness(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Brightness per square arcsec of a source of unit flux, and source radius in half-light radii."""
+    alpha_x, alpha_y = _deflection(c, row, x - c.lens_x_arcsec[row], y - c.lens_y_arcsec[row])
+    u = x - c.lens_x_arcsec[row] - alpha_x - c.src_x_arcsec[row]
+    v = y - c.lens_y_arcsec[row] - alpha_y - c.src_y_arcsec[row]
+    cos, sin = np.cos(c.src_phi_rad[row]), np.sin(c.src_phi_rad[row])
+    ratio = (1.0 - c.src_e[row]) / (1.0 + c.src_e[row])
+    radius = np.hypot(cos * u + sin * v, (cos * v - sin * u) / ratio) / c.src_reff_arcsec[row]
+    n = c.src_n[row]
+    b = special.gammaincinv(2.0 * n, 0.5)
+    total = 2.0 * np.pi * n * ratio * special.gamma(2.0 * n) * b ** (-2.0 * n) * c.src_reff_arcsec[row] ** 2
+    return np.exp(-b * radius ** (1.0 / n)) / total, radius
+
+
+def _deflection(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Deflection of a singular isothermal ellipsoid (Kormann et al. 1994, eq. 27a) with shear."""
+    theta_e, shear, shear_phi = c.theta_e_arcsec[row], c.shear[row], c.shear_phi_rad[row]
+    z = x + 1j * y
+    q = (1.0 - c.lens_e[row]) / (1.0 + c.lens_e[row])
+    if c.lens_model[row] == _SIS or q > 1.0 - 1e-9:
+        alpha = theta_e * z / np.maximum(np.abs(z), 1e-12)
+    elif c.lens_model[row] == _SIE:
+        turn = np.exp(1j * c.lens_phi_rad[row])
+        w = z / turn
+        angle = np.angle(w)
+        f = np.sqrt(1.0 - q * q)
+        # Kormann et al. have the major axis along their second coordinate
+        along = np.arcsin(f * np.cos(angle)) + 1j * np.arcsinh(f / q * np.sin(angle))
+        alpha = theta_e * np.sqrt(q) / f * along * turn
+    else:
+        raise ValueError(f"row {row}: this renderer knows SIS and SIE lenses")
+    alpha = alpha + shear * np.exp(2j * shear_phi) * np.conj(z)
+    return alpha.real, alpha.imag
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a foreign set is made of.
+
+    Attributes
+    ----------
+    name : str
+    n_hosts : int
+        Hosts, in turn.
+    hosts : {"real", "plain"}
+        Real galaxies (``../shared/data``; plain ones where those are absent), or smooth galaxies in noise.
+    stamp_pix, pixscale_arcsec
+        Frame.
+    psf_model : {"moffat", "gaussian"}
+    moffat_beta : float
+    flux_factor : float
+        Of the sources, against those of the default draw.
+    src_n : (float, float)
+        Range of the Sersic index.
+    continuous : bool
+        Einstein radii are continuous, not on a grid.
+    renderer : dict
+        Options of :class:`ForeignRenderer`.
+    """
+
+    name: str
+    n_hosts: int = 19
+    hosts: str = "real"
+    stamp_pix: int = 64
+    pixscale_arcsec: float = 0.262
+    psf_model: str = "moffat"
+    moffat_beta: float = 3.5
+    flux_factor: float = 1.0
+    src_n: tuple[float, float] = (1.0, 1.0)
+    continuous: bool = False
+    renderer: tuple[tuple[str, Any], ...] = ()
+
+    def render(self, **options: Any) -> ForeignRenderer:
+        """Return the survey's renderer, with some options changed."""
+        return ForeignRenderer(self.pixscale_arcsec, **(dict(self.renderer) | options))
+
+    def adapt(self, columns: dict[str, NDArray[Any]], rng: np.random.Generator) -> None:
+        """Change drawn parameters (in place) to those of this survey."""
+        n = len(columns["theta_e_arcsec"])
+        columns["pixscale_arcsec"] = np.full(n, self.pixscale_arcsec)
+        columns["psf_model"] = np.full(n, self.psf_model)
+        columns["moffat_beta"] = np.full(n, self.moffat_beta)
+        columns["src_n"] = rng.uniform(*self.src_n, n)
+        for band in "grz":
+            columns[f"src_flux_nmgy_{band}"] = columns[f"src_flux_nmgy_{band}"] * self.flux_factor
+        if self.continuous:
+            factor = rng.uniform(0.9, 1.1, n)
+            for name in ("theta_e_arcsec", "src_x_arcsec", "src_y_arcsec"):
+                columns[name] = columns[name] * factor
+
+    def host_pixels(self, seed: int) -> Images:
+        """Return the hosts: float32 (n_hosts, band, y, x)."""
+        folder = Path(__file__).parents[1] / "../shared/data/hosts/des46"
+        files = [folder / f"des46_{k:02d}.fits" for k in _ISOLATED]
+        if self.hosts == "real" and self.stamp_pix <= 91 and all(f.exists() for f in files):
+            from astropy.io import fits
+
+            cut = (91 - self.stamp_pix) // 2
+            inner = slice(cut, cut + self.stamp_pix)
+            chosen = np.random.default_rng([seed, 3]).permutation(len(files))[: self.n_hosts]
+            return np.stack([fits.getdata(files[k]).astype(np.float32)[:, inner, inner] for k in chosen])
+        return plain_hosts(self.n_hosts, self.stamp_pix, self.pixscale_arcsec, seed)
+
+
+_ISOLATED = (0, 4, 5, 6, 11, 12, 13, 14, 16, 17, 21, 23, 28, 30, 36, 37, 38, 44, 45)
+
+SURVEYS = (
+    Survey("as the shared sets", renderer=(("kernel_fwhm", 5.0),)),
+    Survey("whole Gaussian", psf_model="gaussian", continuous=True, n_hosts=80, hosts="plain"),
+    Survey("stamp's own light, kernel of 4 FWHM", renderer=(("kernel_fwhm", 4.0), ("outside_light", False))),
+    Survey(
+        "bright, fine pixels",
+        hosts="plain",
+        n_hosts=120,
+        stamp_pix=80,
+        pixscale_arcsec=0.2,
+        flux_factor=3.0,
+        src_n=(0.6, 2.0),
+        moffat_beta=2.8,
+    ),
+    Survey("faint, short Moffat", flux_factor=0.3, moffat_beta=4.765, renderer=(("kernel_fwhm", 3.0),)),
+    Survey("small stamps", stamp_pix=48, psf_model="gaussian", renderer=(("kernel_fwhm", 4.0),)),
+)
+
+
+def plain_hosts(n: int, stamp_pix: int, pixscale_arcsec: float, seed: int) -> Images:
+    """Make elliptical galaxies in slightly correlated noise: float32 (n, 3, y, x), grz."""
+    rng = np.random.default_rng([seed, 5])
+    y, x = np.indices((stamp_pix, stamp_pix)) - (stamp_pix - 1) / 2.0
+    images = np.empty((n, 3, stamp_pix, stamp_pix), dtype=np.float32)
+    for host in range(n):
+        dx, dy = rng.uniform(-0.5, 0.5, 2)
+        radius = np.hypot(x - dx, (y - dy) / rng.uniform(0.6, 1.0)) * pixscale_arcsec
+        shape = np.exp(-3.0 * ((radius / rng.uniform(0.7, 1.6) + 0.3) ** 0.5))
+        red = rng.uniform(0.8, 1.3)
+        for band, (noise, light) in enumerate(((0.003, 0.25), (0.004, 1.0), (0.012, 1.9))):
+            white = rng.normal(size=(stamp_pix, stamp_pix))
+            correlated = white + 0.25 * ndimage.uniform_filter(white, 3, mode="wrap")
+            scale = pixscale_arcsec / 0.262
+            images[host, band] = light * red * scale**2 * shape + noise * scale * correlated
+    return images
