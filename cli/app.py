@@ -30,6 +30,7 @@ from arcforge.engine.errors import ArcforgeError
 # name -> (module of this folder, what it does). The function has the command's name.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "The whole in a minute: inject, audit, a report with pictures."),
+    "config": ("config", "Print the whole configuration of a run."),
     "inject": ("inject", "Inject lensed arcs into galaxy cutouts: paired stamps."),
     "finalise": ("inject", "Complete a store that was written in partitions."),
     "audit": ("audit", "Decide whether paired stamps leak their label."),

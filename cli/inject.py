@@ -41,9 +41,21 @@ def inject(
     hosts: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="Folder of cutouts (FITS cubes, npz), or one; else synthetic LRGs."
+            metavar="PATH", help="Folder of cutouts (FITS, npz) or bricks, or a file; else synthetic LRGs."
         ),
     ] = None,
+    positions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to cut hosts out of coadd bricks or a large cube (ra, dec)."
+        ),
+    ] = None,
+    skip_bad_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-hosts", help="Leave hosts with NaN, no coverage, masks.. out, and count them."
+        ),
+    ] = False,
     catalog: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="One row an injection (parquet, CSV, ECSV, FITS); else drawn."),
@@ -77,13 +89,21 @@ def inject(
     arcforge inject --config priors.toml --n 1000000 --out lenses.zarr --dry-run
     arcforge inject --hosts cutouts/ --catalog injections.parquet --out lenses.zarr --resume
     arcforge inject --hosts cutouts/ --n 1000000 --partition 3/8 --out lenses.zarr
+    arcforge inject --hosts coadd/ --positions lrgs.parquet --n 5000 --out lenses.zarr
     """
     from arcforge.engine.inject import inject as run_injection
     from arcforge.engine.inject import prepare
     from arcforge.engine.plan import parse_partition
 
     part = None if partition is None else parse_partition(partition)
-    inputs: dict[str, Any] = {"config": config, "hosts": hosts, "catalog": catalog, "n": n, "seed": seed}
+    inputs: dict[str, Any] = {
+        "config": _config(config, skip_bad_hosts),
+        "hosts": hosts,
+        "positions": positions,
+        "catalog": catalog,
+        "n": n,
+        "seed": seed,
+    }
     if dry_run:
         from arcforge.engine.estimate import estimate
         from arcforge.engine.inject import check_rows
@@ -107,6 +127,16 @@ def inject(
             progress=report,
         )
     _say_written(store, partition, time.monotonic() - began)
+
+
+def _config(path: Path | None, skip_bad_hosts: bool) -> Any:
+    """The configuration, with what options change of it."""
+    from dataclasses import replace
+
+    from arcforge.engine.config import default_config, load_config
+
+    config = default_config() if path is None else load_config(path)
+    return replace(config, bad_hosts="skip") if skip_bad_hosts else config
 
 
 def finalise(store: StorePath) -> None:
@@ -172,7 +202,7 @@ def info(store: StorePath) -> None:
     lines = {
         "rows": f"{len(opened):,} of {plan.n_rows:,} ({attrs['status']})",
         "stamps": f"{_stamps(plan)}, {plan.pixscale_arcsec:g} arcsec/pix",
-        "hosts": f"{plan.n_hosts:,}",
+        "hosts": f"{plan.n_hosts:,}" + _refused_text(opened),
         "shards": f"{plan.n_shards} of {plan.shard_rows} rows",
         "disk": _size(sum(record.size for record in opened.files.values())),
         "catalogue": "drawn from priors" if plan.catalog == "drawn" else f"given ({plan.catalog[:19]})",
@@ -225,10 +255,27 @@ def _say_written(store: Store, partition: str | None, seconds: float) -> None:
         )
         return
     size = sum(record.size for record in store.files.values())
+    _note_refused(store)
     terminal.say(
         f"{store.path}: {len(store):,} rows in {plan.n_hosts:,} hosts, {_stamps(plan)}, {_size(size)}, "
         f"{_duration(seconds)}"
     )
+
+
+def _refused_text(store: Store) -> str:
+    counts = store.hosts_refused["counts"]
+    listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return f" ({sum(counts.values())} refused: {listed})" if counts else ""
+
+
+def _note_refused(store: Store) -> None:
+    """Say how many cutouts could not be hosts, why, and which was the first."""
+    refused = store.hosts_refused
+    if refused["counts"]:
+        counts = ", ".join(f"{count} {reason}" for reason, count in refused["counts"].items())
+        name, _, message = refused["first"][0]
+        total = sum(refused["counts"].values())
+        terminal.note(f"{total} hosts refused: {counts}; the first is {name}: {message}")
 
 
 def _stamps(plan: Plan) -> str:

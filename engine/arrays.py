@@ -173,6 +173,11 @@ class ImageReader:
         """Rows of an inner chunk, the least that is decoded."""
         return int(self._array.chunks[0])
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row."""
+        return tuple(self._array.shape[1:])
+
     def read(self, first: int, stop: int) -> Pixels:
         """Return the rows ``first`` to ``stop - 1``.
 

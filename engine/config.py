@@ -46,6 +46,13 @@ class Config:
     control_fraction: float
     synthetic_host_count: int
     synthetic_pixscale_arcsec: float
+    host_pixscale_arcsec: float
+    bad_hosts: str
+    host_min_coverage: float
+    host_bad_maskbits: tuple[int, ...]
+    host_saturated_radius_arcsec: float
+    psf_table: str
+    psf_jitter: float
     priors: Mapping[str, Prior]  #: by catalogue column, only those that the bands need
     splits: Mapping[str, float]  #: share of the hosts by name, sum 1
 
@@ -176,6 +183,8 @@ def _setting(key: str, tree: Mapping[str, Any], source: _Source) -> Any:
     value = tree.get(key, setting.default)
     if not setting.is_allowed(value):
         source.refuse(key, f"{key} = {value!r}, allowed: {setting.allowed}")
+    if isinstance(setting.default, tuple):
+        return tuple(value)
     return float(value) if isinstance(setting.default, float) else value
 
 

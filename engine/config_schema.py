@@ -10,6 +10,7 @@ from typing import Any
 from arcforge.engine.catalog import THETA_E_CONVENTIONS
 from arcforge.engine.columns import COLUMNS, PSF_FWHM, Column
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.maskbits import BAD_MASKBITS
 from arcforge.engine.priors import Prior
 from arcforge.engine.variants import VARIANTS
 
@@ -40,6 +41,14 @@ def _is_float(low: float, high: float) -> Callable[[Any], bool]:
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, str) and v in names
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\n" not in value
+
+
+def _is_bits(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_is_int(0, 30)(bit) for bit in value)
 
 
 def _is_bands(value: Any) -> bool:
@@ -84,6 +93,36 @@ SETTINGS: dict[str, Setting] = {
     ),
     "synthetic_pixscale_arcsec": Setting(
         0.262, _is_float(0.01, 10), "a number from 0.01 to 10", "their pixel scale, arcsec"
+    ),
+    "host_pixscale_arcsec": Setting(
+        0.0, _is_float(0, 10), "a number from 0 to 10", "pixel scale of hosts that state none; 0: each must"
+    ),
+    "bad_hosts": Setting(
+        "auto",
+        _one_of(("auto", "stop", "skip")),
+        '"auto", "stop" or "skip"',
+        "hosts with NaN, no coverage, masks: an error, or left out and counted; auto: skip positions only",
+    ),
+    "host_min_coverage": Setting(
+        0.9, _is_float(0, 1), "a number from 0 to 1", "share of a host's stamp with coverage, in every band"
+    ),
+    "host_bad_maskbits": Setting(
+        BAD_MASKBITS, _is_bits, "a list of bit numbers", "mask bits that a host may not have at its centre"
+    ),
+    "host_saturated_radius_arcsec": Setting(
+        0.0,
+        _is_float(0, 1000),
+        "a number from 0 to 1000",
+        "hosts with a saturated pixel within it are refused; 0: none is",
+    ),
+    "psf_table": Setting(
+        "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
+    ),
+    "psf_jitter": Setting(
+        0.0,
+        _is_float(0, 0.5),
+        "a number from 0 to 0.5",
+        "scatter (sigma of the logarithm) of each row's PSF width about its host's; PSF images have none",
     ),
 }
 

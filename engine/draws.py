@@ -210,9 +210,16 @@ def _psf_columns(config: Config, table: HostTable, seed: int, rows: Rows, host: 
     """The host's PSF where it has one; else one draw a host, since all rows of a host share its sky."""
     key = table.key[host]
     model = _drawn(config, "psf_model", seed, key)
-    model = np.where(table.psf_model[host] == "", model, table.psf_model[host])
+    own = (table.psf_model[host] != "") & ~((table.psf_model[host] == "image") & (model == "none"))
+    model = np.where(own, table.psf_model[host], model)
     beta, known = _drawn(config, "moffat_beta", seed, key), table.moffat_beta[host]
     columns: dict[str, Any] = {"psf_model": model, "moffat_beta": np.where(np.isnan(known), beta, known)}
+    if (table.psf_id >= 0).any():
+        columns["psf_id"] = np.where(model == "image", table.psf_id[host], -1)
+    jitter = np.ones(rows.shape)
+    if config.psf_jitter > 0.0:
+        jitter = np.exp(config.psf_jitter * _standard_normal(uniform(seed, rows, "psf_jitter")))
+        jitter = np.where(model == "image", 1.0, jitter)
     drawn = np.zeros(rows.shape, dtype=np.bool_)
     for number, band in enumerate(config.bands):
         name = f"psf_fwhm_arcsec_{band}"
@@ -221,11 +228,17 @@ def _psf_columns(config: Config, table: HostTable, seed: int, rows: Rows, host: 
             columns[name] = np.zeros(rows.shape)
             continue
         absent = np.isnan(measured)
-        fwhm = np.where(absent, _drawn(config, name, seed, key), measured)
+        fwhm = np.where(absent, _drawn(config, name, seed, key), measured) * jitter
         columns[name] = np.where(model == "none", 0.0, fwhm)
         drawn |= absent & (model != "none")
     columns["psf_drawn"] = drawn
     return columns
+
+
+def _standard_normal(u: Floats) -> Floats:
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(u))
 
 
 # What a row without a lens does not have. Its PSF and host stay.

@@ -20,7 +20,14 @@ class CatalogError(ArcforgeError, ValueError):
 
 
 class HostError(ArcforgeError, ValueError):
-    """A host cutout cannot be read or used; names the file."""
+    """A host cutout cannot be read or used; names the file.
+
+    ``reason`` is the kind of fault in a word or two, by which refused hosts are counted.
+    """
+
+    def __init__(self, message: str = "", reason: str = "unusable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PsfError(ArcforgeError, ValueError):

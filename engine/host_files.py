@@ -10,22 +10,21 @@ import gzip
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import HostError
+from arcforge.engine.fits_images import FitsImage, fits_images, wcs_pixscale_arcsec
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
 
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz", ".npz")
-_BLOCK, _CARD = 2880, 80  # bytes of a FITS record and of a header card
-_END = b"END".ljust(_CARD)
-_UNITS = {"nanomaggy", "nanomaggies", "nmgy", "nmaggy"}
-_FITS_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+UNITS = {"nanomaggy", "nanomaggies", "nmgy", "nmaggy"}
+_LAYER_NAMES = ("INVVAR", "IVAR", "MASKBITS", "MASK", "PSF")
 _AXES = {"byx": "byx", "band,y,x": "byx", "yxb": "yxb", "y,x,band": "yxb"}
 
 
@@ -36,6 +35,22 @@ class Cutout:
     pixels: NDArray[np.float32]  #: (bands, ny, nx) in the asked band order, nanomaggies
     pixscale_arcsec: float | None
     psf_fwhm_arcsec: tuple[float, ...]  #: one a band, NaN where the file does not say
+    invvar: NDArray[np.float32] | None = None  #: (bands, ny, nx), 1 / nanomaggies^2; 0 without coverage
+    mask: NDArray[np.int32] | None = None  #: (ny, nx), the survey's mask bits
+    psf: NDArray[np.float32] | None = None  #: (bands, side, side) PSF images at the image's pixel scale
+    ra_deg: float = math.nan
+    dec_deg: float = math.nan
+    brickname: str = ""
+
+    def part(self, x0: int, y0: int, size: int) -> Cutout:
+        """The ``size`` x ``size`` pixels from column ``x0`` and row ``y0`` on, with all layers."""
+        box = (..., slice(y0, y0 + size), slice(x0, x0 + size))
+        return replace(
+            self,
+            pixels=self.pixels[box],
+            invvar=None if self.invvar is None else self.invvar[box],
+            mask=None if self.mask is None else self.mask[box],
+        )
 
 
 def is_host_file(name: str) -> bool:
@@ -63,7 +78,7 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
     lower = name.lower()
     try:
         if lower.endswith(".npz"):
-            return _decode_npz(content, bands)
+            return decode_npz(content, bands)
         if lower.endswith(".gz"):
             content = gzip.decompress(content)
         return _decode_fits(content, bands)
@@ -71,13 +86,19 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
         raise
     except Exception as error:  # damaged bytes fail in many ways inside zip, gzip, numpy and header parsing
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise HostError(f"damaged, truncated or not a cutout ({reason}): fetch it again") from error
+        raise HostError(
+            f"damaged, truncated or not a cutout ({reason}): fetch it again", reason="unreadable"
+        ) from error
 
 
 def _decode_fits(content: bytes, bands: str) -> Cutout:
-    header, values = _first_cube(content)
+    images = list(fits_images(content))
+    image = next((i for i in images if len(i.shape) == 3 and i.name not in _LAYER_NAMES), None)
+    if image is None:
+        raise HostError("no FITS image with three axes (x, y, band): give a cube")
+    header, values = image.header, image.read()
     unit = str(header.get("BUNIT", "")).strip().lower()
-    if unit and unit not in _UNITS:
+    if unit and unit not in UNITS:
         raise HostError(f"BUNIT is '{header['BUNIT']}': convert the pixels to nanomaggies (AB 22.5)")
     held = _fits_bands(header)
     if len(held) != values.shape[0]:
@@ -86,78 +107,59 @@ def _decode_fits(content: bytes, bands: str) -> Cutout:
         )
     scale = header.get("PIXSCALE")
     psf = [_fits_psf(header, band) for band in bands]
+    layers = {i.name: i for i in images if i.name in _LAYER_NAMES}
     return Cutout(
         _select_bands(values, held, bands),
-        float(scale) if scale is not None else _wcs_pixscale_arcsec(header),
-        _checked_psf(psf, bands),
+        float(scale) if scale is not None else wcs_pixscale_arcsec(header),
+        checked_psf(psf, bands),
+        invvar=_layer(layers, ("INVVAR", "IVAR"), held, bands, values.shape),
+        mask=_as_mask(_plane(layers, ("MASKBITS", "MASK"))),
+        psf=_fits_psf_image(layers, held, bands),
+        ra_deg=float(header.get("RA", math.nan)) if _is_number(header.get("RA")) else math.nan,
+        dec_deg=float(header.get("DEC", math.nan)) if _is_number(header.get("DEC")) else math.nan,
+        brickname=str(header.get("BRICKNAM", header.get("BRICK", ""))).strip(),
     )
 
 
-def _first_cube(content: bytes) -> tuple[Header, NDArray[Any]]:
-    """Header and pixels of the first image with three axes.
-
-    Read directly: a file that ends too early is found here, where astropy only warns; and half the time.
-    """
-    from astropy.io.fits import Header
-
-    offset = 0
-    while offset < len(content):
-        end = _header_end(content, offset)
-        header = Header.fromstring(content[offset:end].decode("ascii", errors="replace"))
-        if header.get("ZIMAGE", False):
-            return _first_compressed_cube(content)
-        if offset == 0 and "SIMPLE" not in header:
-            break
-        axes = [int(header[f"NAXIS{i}"]) for i in range(1, int(header.get("NAXIS", 0)) + 1)]
-        itemsize = abs(int(header["BITPIX"])) // 8
-        count = math.prod(axes) if axes else 0
-        size = itemsize * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + count)
-        if end + size > len(content):
-            raise HostError(
-                f"truncated: {len(content)} bytes where the header promises {end + size}: fetch it again"
-            )
-        if len(axes) == 3 and count:
-            return header, _scaled(
-                header, np.frombuffer(content, _FITS_TYPES[header["BITPIX"]], count, end), axes
-            )
-        offset = end + -(-size // _BLOCK) * _BLOCK
-    raise HostError("no FITS image with three axes (x, y, band): give a cube")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _header_end(content: bytes, offset: int) -> int:
-    """The byte after the header's last record."""
-    found = content.find(_END, offset)
-    while found >= 0:
-        if (found - offset) % _CARD == 0:
-            return offset + -(-(found + _CARD - offset) // _BLOCK) * _BLOCK
-        found = content.find(_END, found + 1)
-    kind = "truncated in its header: fetch it again" if content[:6] == b"SIMPLE" else "not a FITS file"
-    raise HostError(kind)
+def _plane(layers: Mapping[str, FitsImage], names: tuple[str, ...]) -> NDArray[Any] | None:
+    return next((layers[name].read() for name in names if name in layers), None)
 
 
-def _scaled(header: Header, values: NDArray[Any], axes: list[int]) -> NDArray[Any]:
-    """Physical values (FITS standard 4.0, section 4.4.2.5), axes reversed to (band, y, x)."""
-    cube = values.reshape(axes[::-1])
-    scale, zero = float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))
-    if header["BITPIX"] > 0:
-        physical = cube * scale + zero
-        if "BLANK" in header:
-            physical[cube == int(header["BLANK"])] = np.nan
-        return np.asarray(physical)
-    return cube if (scale, zero) == (1.0, 0.0) else np.asarray(cube * scale + zero)
+def _layer(
+    layers: Mapping[str, FitsImage], names: tuple[str, ...], held: str, bands: str, shape: tuple[int, ...]
+) -> NDArray[np.float32] | None:
+    """A layer that has the image's own planes, in the asked band order."""
+    values = _plane(layers, names)
+    if values is None:
+        return None
+    if values.shape != shape:
+        raise HostError(
+            f"its {names[0]} has shape {values.shape} where the image has {shape}: cut both alike"
+        )
+    return _select_bands(values, held, bands)
 
 
-def _first_compressed_cube(content: bytes) -> tuple[Header, NDArray[Any]]:
-    from astropy.io import fits
+def _fits_psf_image(layers: Mapping[str, FitsImage], held: str, bands: str) -> NDArray[np.float32] | None:
+    values = _plane(layers, ("PSF",))
+    if values is None:
+        return None
+    if values.ndim != 3 or values.shape[0] != len(held):
+        raise HostError(f"its PSF has shape {values.shape}: give one image a band, ({len(held)}, side, side)")
+    return _select_bands(values, held, bands)
 
-    try:
-        with fits.open(io.BytesIO(content)) as units:
-            for unit in units:
-                if unit.is_image and unit.header.get("NAXIS") == 3:
-                    return unit.header, np.asarray(unit.data)
-    except Exception as error:  # decompression fails in many ways; each means that the file is bad
-        raise HostError(f"its compressed image is unreadable ({error}): fetch it again") from error
-    raise HostError("no FITS image with three axes (x, y, band): give a cube")
+
+def _as_mask(values: NDArray[Any] | None) -> NDArray[np.int32] | None:
+    """Mask bits of one plane, or of all planes together."""
+    if values is None:
+        return None
+    if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
+        raise HostError("its mask holds fractions: give the survey's whole-number bits")
+    whole = values.astype(np.int32)
+    return np.bitwise_or.reduce(whole, axis=0) if whole.ndim == 3 else whole
 
 
 def _fits_bands(header: Header) -> str:
@@ -176,17 +178,8 @@ def _fits_psf(header: Header, band: str) -> float:
     return math.nan
 
 
-def _wcs_pixscale_arcsec(header: Header) -> float | None:
-    """The pixel's side from a WCS in degrees, as the square root of its area."""
-    if "CD1_1" in header:
-        a, b, c, d = (float(header.get(f"CD{i}_{j}", 0.0)) for i in (1, 2) for j in (1, 2))
-        return 3600.0 * math.sqrt(abs(a * d - b * c))
-    if "CDELT1" in header and "CTYPE1" in header:
-        return 3600.0 * math.sqrt(abs(float(header["CDELT1"]) * float(header["CDELT2"])))
-    return None
-
-
 _BAND_KEYS = ("bands_requested", "bands")
+_PLACE_KEYS = ("ra", "dec", "brickname")
 _SCALE_KEYS = ("pixel_scale", "pixscale_arcsec", "pixscale")
 
 
@@ -194,32 +187,55 @@ def _psf_keys(bands: str) -> list[str]:
     return [f"{stem}_{band}" for band in bands for stem in ("psf_fwhm_arcsec", "psfsize")]
 
 
-def _decode_npz(content: bytes, bands: str) -> Cutout:
+def decode_npz(content: bytes, bands: str) -> Cutout:
+    """Decode an npz archive; see ``decode``."""
     if content[:2] != b"PK":
         raise HostError("not an npz archive: write it with numpy.savez_compressed")
-    wanted = ["cutout", *(f"image_{band}" for band in bands)]
-    for name in (*_BAND_KEYS, *_SCALE_KEYS, "axes", *_psf_keys(bands)):
+    wanted = ["cutout", "invvar", "mask", "maskbits", "psf"]
+    wanted += [f"{stem}_{band}" for stem in ("image", "invvar", "psf") for band in bands]
+    for name in (*_BAND_KEYS, *_SCALE_KEYS, *_PLACE_KEYS, "axes", *_psf_keys(bands)):
         wanted += [name, f"meta_{name}"]
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         entries = {key: archive[key] for key in wanted if key in archive}
     scale = _meta(entries, *_SCALE_KEYS)
     psf = [_meta(entries, *_psf_keys(band)) for band in bands]
+    place = {name: _meta(entries, name) for name in _PLACE_KEYS}
     return Cutout(
-        _npz_pixels(entries, bands),
+        _npz_pixels(entries, bands, "cutout", "image"),
         float(scale) if scale is not None else None,
-        _checked_psf([math.nan if value is None else float(value) for value in psf], bands),
+        checked_psf([math.nan if value is None else float(value) for value in psf], bands),
+        invvar=_npz_layer(entries, bands, "invvar"),
+        mask=_as_mask(entries.get("maskbits", entries.get("mask"))),
+        psf=_npz_layer(entries, bands, "psf"),
+        ra_deg=math.nan if place["ra"] is None else float(place["ra"]),
+        dec_deg=math.nan if place["dec"] is None else float(place["dec"]),
+        brickname=str(place["brickname"] or ""),
     )
 
 
-def _npz_pixels(entries: Mapping[str, NDArray[Any]], bands: str) -> NDArray[np.float32]:
-    if "cutout" not in entries:
-        planes = [entries[f"image_{band}"] for band in bands if f"image_{band}" in entries]
+def _npz_layer(entries: Mapping[str, NDArray[Any]], bands: str, name: str) -> NDArray[np.float32] | None:
+    present = name in entries and entries[name].ndim > 0
+    if not present and not any(f"{name}_{band}" in entries for band in bands):
+        return None
+    if name == "psf":  # the key "axes" tells of the cutout
+        entries = {key: value for key, value in entries.items() if not key.endswith("axes")}
+    return _npz_pixels(entries, bands, name, name)
+
+
+def _npz_pixels(
+    entries: Mapping[str, NDArray[Any]], bands: str, whole: str, stem: str
+) -> NDArray[np.float32]:
+    """The cube under the key ``whole``, or the planes ``stem``_<band>, in the asked band order."""
+    if whole not in entries:
+        planes = [entries[f"{stem}_{band}"] for band in bands if f"{stem}_{band}" in entries]
         if len(planes) != len(bands):
-            raise HostError(f"it has neither a key 'cutout' nor image_<band> for each of '{bands}': add them")
+            raise HostError(
+                f"it has neither a key '{whole}' nor {stem}_<band> for each of '{bands}': add them"
+            )
         if len({plane.shape for plane in planes}) != 1 or planes[0].ndim != 2:
-            raise HostError("its image_<band> arrays are not 2-D of one shape: cut all bands alike")
+            raise HostError(f"its {stem}_<band> arrays are not 2-D of one shape: cut all bands alike")
         return _as_float32(np.stack(planes))
-    cutout = entries["cutout"]
+    cutout = entries[whole]
     held = _meta(entries, *_BAND_KEYS)
     if held is None:
         raise HostError("it does not name its bands: add a key 'bands', e.g. bands = 'grz'")
@@ -274,10 +290,12 @@ def _as_float32(cube: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(cube, dtype=np.float32)
 
 
-def _checked_psf(fwhm_arcsec: list[float], bands: str) -> tuple[float, ...]:
+def checked_psf(fwhm_arcsec: list[float], bands: str) -> tuple[float, ...]:
+    """The widths, refused where one is 0, infinite or negative."""
     for band, value in zip(bands, fwhm_arcsec, strict=True):
         if not (math.isnan(value) or 0.0 < value < math.inf):
             raise HostError(
-                f"its PSF FWHM in {band} is {value:g} arcsec, which marks no coverage: drop the file"
+                f"its PSF FWHM in {band} is {value:g} arcsec, which marks no coverage: drop the file",
+                reason="psfsize 0",
             )
     return tuple(fwhm_arcsec)

@@ -106,7 +106,8 @@ def centroid(image: Floats, sigma: float) -> tuple[float, float]:
             ratio = signal / (noise * sigma) if sigma > 0 else math.nan
             raise HostError(
                 f"no galaxy at its centre (signal to noise {ratio:.1f} < {MIN_SIGNAL_TO_NOISE:g} at pixel "
-                f"x = {x:.1f}, y = {y:.1f}): cut it out around the galaxy, or remove it"
+                f"x = {x:.1f}, y = {y:.1f}): cut it out around the galaxy, or remove it",
+                reason="no galaxy",
             )
         x, y = x + _STEP * dx, y + _STEP * dy
         if math.hypot(x - centre_x, y - centre_y) > SEARCH_RADIUS_PIX + 1.0:
@@ -115,7 +116,8 @@ def centroid(image: Floats, sigma: float) -> tuple[float, float]:
             return x, y
     raise HostError(
         f"no distinct galaxy within {SEARCH_RADIUS_PIX:g} pixels of its central pixel "
-        f"({centre_x}, {centre_y}): cut it out around the galaxy, or remove it"
+        f"({centre_x}, {centre_y}): cut it out around the galaxy, or remove it",
+        reason="no galaxy",
     )
 
 

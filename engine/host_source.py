@@ -6,7 +6,8 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,19 @@ from arcforge.engine.plan import Plan
 if TYPE_CHECKING:
     from arcforge.engine.hosts import HostSet
 
+_REFUSED_LISTED = 100
+
 # Pixels up to this size stay in memory during a run; more go to a scratch file, whatever the size of the set.
 _IN_MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class HostLayer:
+    """Images of the hosts beside their pixels, in the form in which a store keeps them: float32."""
+
+    name: str
+    shape: tuple[int, int, int, int]
+    blocks: Callable[[int], Iterator[Pixels]]  #: consecutive entries, that many at a time
 
 
 class StoredHosts:
@@ -41,6 +53,9 @@ class StoredHosts:
             "sha256": np.asarray(table.sha256).astype(text),
             "x_pix": np.asarray(table.x_pix, dtype=np.float64),
             "y_pix": np.asarray(table.y_pix, dtype=np.float64),
+            "ra_deg": np.asarray(table.ra_deg, dtype=np.float64),
+            "dec_deg": np.asarray(table.dec_deg, dtype=np.float64),
+            "psf_id": np.asarray(table.psf_id, dtype=np.int64),
         }
         for name in ("mag", "sky_sigma_nmgy", "psf_fwhm_arcsec"):
             for i, band in enumerate(self._hosts.bands):
@@ -57,14 +72,59 @@ class StoredHosts:
             digest.update("\n".join(map(str, values.tolist())).encode() + b"\n")
         return digest.hexdigest()
 
+    @property
+    def refused(self) -> dict[str, Any]:
+        """What was refused: counts by reason, and the first hundred by name."""
+        first = self._hosts.refused[:_REFUSED_LISTED]
+        listed = [[Path(each.path).name, each.reason, each.message] for each in first]
+        return {"counts": self._hosts.refused_by_reason, "first": listed}
+
     def blocks(self, n: int) -> Iterator[Pixels]:
         """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""
         for first in range(0, len(self._hosts), n):
             yield self._hosts.pixels(np.arange(first, min(first + n, len(self._hosts))))
 
+    @property
+    def layers(self) -> list[HostLayer]:
+        """Inverse variance (NaN: not known), mask bits (NaN: not known), PSF images (by ``psf_id``)."""
+        hosts = self._hosts
+        size, n_bands = hosts.stamp_size, len(hosts.bands)
+        planes = {"invvar": n_bands, "mask": 1}
+        found = [
+            HostLayer(name, (len(hosts), planes[name], size, size), self._blocks_of(name))
+            for name in hosts.layers
+        ]
+        if hosts.psf_images:
+            psfs = psf_array(hosts.psf_images)
+            found.append(HostLayer("psf", psfs.shape, lambda n: iter(np.split(psfs, range(n, len(psfs), n)))))
+        return found
+
+    def _blocks_of(self, name: str) -> Callable[[int], Iterator[Pixels]]:
+        hosts, read = self._hosts, self._hosts.layers[name]
+
+        def blocks(n: int) -> Iterator[Pixels]:
+            for first in range(0, len(hosts), n):
+                values = read(np.arange(first, min(first + n, len(hosts)), dtype=np.int64))
+                if name == "mask":  # whole numbers below 2^24 are exact in float32
+                    values = np.where(values < 0, np.nan, values)[:, None]
+                yield np.ascontiguousarray(values, dtype=np.float32)
+
+        return blocks
+
+
+def psf_array(images: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """PSF images 0 to n - 1 as one array (n, bands, side, side), smaller ones padded with zeros."""
+    side = max(image.shape[-1] for image in images.values())
+    first = images[min(images)]
+    out = np.zeros((len(images), first.shape[0], side, side), dtype=np.float32)
+    for number, image in images.items():
+        edge = (side - image.shape[-1]) // 2
+        out[number, :, edge : edge + image.shape[-1], edge : edge + image.shape[-1]] = image
+    return out
+
 
 class HostPixels:
-    """Pixels of any hosts of a store, read once: kept in memory, or in a scratch file.
+    """Pixels (or a layer) of any hosts of a store, read once: kept in memory, or in a scratch file.
 
     The scratch file is for random access: a store decodes a chunk of hosts to give one. A context manager;
     leaving it removes the file.
@@ -77,13 +137,15 @@ class HostPixels:
         Its plan.
     scratch_folder
         Where the scratch file goes.
+    layer
+        ``"pixels"`` or ``"invvar"``.
     """
 
-    def __init__(self, root: Path, plan: Plan, scratch_folder: Path) -> None:
+    def __init__(self, root: Path, plan: Plan, scratch_folder: Path, layer: str = "pixels") -> None:
         self._shape = plan.row_shape
         self._bytes = math.prod(self._shape) * 4
         n, step = plan.n_hosts, plan.host_shard_rows
-        stored = ImageReader(root, "hosts/pixels")
+        stored = ImageReader(root, f"hosts/{layer}")
         blocks = (stored.read(first, min(first + step, n)) for first in range(0, n, step))
         self._kept: Pixels | None = None
         if n * self._bytes <= _IN_MEMORY_BYTES:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def _absent() -> NDArray[Any]:
+    return np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,15 @@ class HostTable:
     psf_fwhm_arcsec: NDArray[np.float64]  #: (n, bands); NaN where not known
     psf_model: NDArray[Any]  #: (n,) text; "" where not known
     moffat_beta: NDArray[np.float64]  #: (n,); NaN where not known
+    psf_id: NDArray[np.int64] = field(default_factory=_absent)  #: (n,) number of the PSF image, -1 without
+    ra_deg: NDArray[np.float64] = field(default_factory=_absent)  #: (n,); NaN where not known
+    dec_deg: NDArray[np.float64] = field(default_factory=_absent)
+
+    def __post_init__(self) -> None:
+        n = len(self)
+        for name, unknown in (("psf_id", np.int64(-1)), ("ra_deg", np.nan), ("dec_deg", np.nan)):
+            if getattr(self, name).shape != (n,):
+                object.__setattr__(self, name, np.full(n, unknown))
 
     def __len__(self) -> int:
         return int(self.host_id.shape[0])

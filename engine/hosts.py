@@ -1,133 +1,60 @@
-"""Sets of host cutouts: checked once, read again when needed, held in bounded memory."""
+"""Open host cutouts: every file or position read, judged and measured once, one at a time.
+
+Cutouts come as files (one host each), as rows of a parquet table of npz blobs, or as positions in larger
+fields. What cannot be a host is refused by name and counted by reason.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from arcforge.engine.errors import HostError
+from arcforge.engine.fields import FieldSet, Place, brick_files, open_fields, places_of
+from arcforge.engine.host_blobs import blob_cutouts
 from arcforge.engine.host_files import SUFFIXES, Cutout, decode, is_host_file
 from arcforge.engine.host_measure import Measurement, measure
+from arcforge.engine.host_rules import HostRules, check_cube, check_stamp, checked_psf_image, is_known
+from arcforge.engine.host_set import Host, HostSet, Pixels, Refusal
 from arcforge.engine.host_table import HostTable
+from arcforge.engine.psf_tables import PsfTable
 
-Pixels = NDArray[np.float32]
-CACHED_HOSTS = 256
-_BLOCK = 32  # hosts made at once where many are asked for
+__all__ = ["SURVEY_FAULTS", "Host", "HostRules", "HostSet", "Refusal", "open_hosts"]
+
+Progress = Callable[[int, int], None]
 _SCALE_TOLERANCE = 1e-3  # scales that differ by less are one: a TAN projection varies by that over a degree
+# What a survey's data have by nature. A file that is damaged or has other bands or scales is none of it.
+SURVEY_FAULTS = frozenset(
+    {
+        "NaN",
+        "no coverage",
+        "psfsize 0",
+        "not in the PSF table",
+        "masked centre",
+        "saturated neighbour",
+        "no galaxy",
+        "edge of the field",
+        "outside the fields",
+    }
+)
+_PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True)
-class Host:
-    """One host on its stamp."""
+class Entry:
+    """Something that may be a host."""
 
     host_id: str
-    pixels: Pixels  #: (bands, stamp_size, stamp_size), nanomaggies
-    x_pix: float  #: galaxy's sub-pixel centroid in the stamp, 0-based
-    y_pix: float
-    mag: tuple[float, ...]  #: AB per band, aperture of radius 2.5 arcsec; NaN without positive flux
-    sky_sigma_nmgy: tuple[float, ...]  #: per band
-    psf_fwhm_arcsec: tuple[float, ...] | None  #: per band, NaN for a band without; None for none at all
-    path: str
-    sha256: str
-    invvar: Pixels | None = None
-    mask: NDArray[np.uint8] | None = None
-
-
-class HostSet(Sequence[Host]):
-    """Hosts by number. Their table is in memory; pixels are made on demand, the last few kept.
-
-    Safe to read from several threads.
-    """
-
-    def __init__(
-        self,
-        bands: str,
-        pixscale_arcsec: float,
-        stamp_size: int,
-        table: HostTable,
-        load: Callable[[NDArray[np.int64]], Pixels],
-        refused: Sequence[tuple[str, str]] = (),
-        cached_hosts: int = CACHED_HOSTS,
-    ) -> None:
-        self.bands = bands
-        self.pixscale_arcsec = pixscale_arcsec
-        self.stamp_size = stamp_size
-        self.table = table
-        self.refused = list(refused)  #: (path, reason) of files that are not in the set
-        self._load = load
-        self._cached_hosts = cached_hosts
-        self._cache: OrderedDict[int, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = int(index) + (len(self) if index < 0 else 0)
-        if not 0 <= number < len(self):
-            raise IndexError(f"host {index} of {len(self)}")
-        table = self.table
-        psf = tuple(float(v) for v in table.psf_fwhm_arcsec[number])
-        return Host(
-            host_id=str(table.host_id[number]),
-            pixels=self._fetch(np.array([number]))[0],
-            x_pix=float(table.x_pix[number]),
-            y_pix=float(table.y_pix[number]),
-            mag=tuple(float(v) for v in table.mag[number]),
-            sky_sigma_nmgy=tuple(float(v) for v in table.sky_sigma_nmgy[number]),
-            psf_fwhm_arcsec=None if all(v != v for v in psf) else psf,
-            path=str(table.path[number]),
-            sha256=str(table.sha256[number]),
-        )
-
-    def __iter__(self) -> Iterator[Host]:
-        for start in range(0, len(self), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(self)))
-            self._fetch(np.array(block, dtype=np.int64))
-            yield from (self[i] for i in block)
-
-    def pixels(self, indices: ArrayLike) -> Pixels:
-        """Pixels of several hosts, float32 (k, bands, stamp_size, stamp_size); each is made once."""
-        numbers = np.atleast_1d(np.asarray(indices, dtype=np.int64))
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self)):
-            raise IndexError(f"hosts {numbers.min()} to {numbers.max()} of {len(self)}")
-        out = np.empty((numbers.size, len(self.bands), self.stamp_size, self.stamp_size), dtype=np.float32)
-        distinct, inverse = np.unique(numbers, return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        starts = np.searchsorted(inverse[order], np.arange(distinct.size + 1))
-        for start in range(0, distinct.size, _BLOCK):
-            held = self._fetch(distinct[start : start + _BLOCK])
-            for k, pixels in enumerate(held, start=start):
-                out[order[starts[k] : starts[k + 1]]] = pixels
-        return out
-
-    def _fetch(self, numbers: NDArray[np.int64]) -> list[Pixels]:
-        """Pixels of distinct hosts, from the cache or made now, all at once."""
-        with self._lock:
-            held = {int(i): self._cache[int(i)] for i in numbers if int(i) in self._cache}
-        absent = np.array([i for i in numbers if int(i) not in held], dtype=np.int64)
-        if absent.size:
-            for number, pixels in zip(absent, self._load(absent), strict=True):
-                held[int(number)] = own = pixels.copy()  # a view would keep its whole block in memory
-                own.flags.writeable = False  # shared by all who ask for this host
-        with self._lock:
-            for number in numbers:
-                self._cache[int(number)] = held[int(number)]
-                self._cache.move_to_end(int(number))
-            while len(self._cache) > self._cached_hosts:
-                self._cache.popitem(last=False)
-        return [held[int(number)] for number in numbers]
+    label: str  #: names it in messages
+    read: Callable[[], tuple[Cutout, str]]  #: its cutout, and the SHA-256 of what that was made from
+    place: Place | None = None  #: where it was cut out of a field
 
 
 def open_hosts(
@@ -136,25 +63,38 @@ def open_hosts(
     bands: str = "grz",
     stamp_size: int = 64,
     pixscale_arcsec: float | None = None,
-    skip_bad: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    skip_bad: bool | Collection[str] = False,
+    positions: Any = None,
+    psf_table: str | os.PathLike[str] | None = None,
+    rules: HostRules | None = None,
+    progress: Progress | None = None,
 ) -> HostSet:
-    """Open a folder of host cutouts, or one file. Every file is read and checked once, one at a time.
+    """Open host cutouts. Each is read and checked once, one at a time.
 
     Parameters
     ----------
     path : path
-        A folder of ``.fits``, ``.fits.gz``, ``.fits.fz`` cubes (header BANDS or BAND0.., PIXSCALE or a WCS)
-        and ``.npz`` cutouts (key ``cutout`` with ``meta_bands_requested`` or ``bands``, or ``image_<band>``).
-        Hosts are ordered by file name; the name without its ending is the ``host_id``.
+        A folder of ``.fits``, ``.fits.gz``, ``.fits.fz`` cubes (header BANDS or BAND0.., PIXSCALE or a WCS;
+        units INVVAR, MASKBITS and PSF beside the image) and ``.npz`` cutouts (key ``cutout`` with
+        ``meta_bands_requested`` or ``bands``, or ``image_<band>``; ``invvar``, ``maskbits``, ``psf``); one
+        such file; a parquet file of npz blobs; or, with ``positions``, a folder of coadd bricks or one large
+        cube. Files are ordered by name; the name without its ending is the ``host_id``.
     bands : str
         Bands of the stamps, in order; a file may hold more.
     stamp_size : int
         Pixels along a side. A file's central pixel (n // 2) goes to index ``stamp_size // 2``.
     pixscale_arcsec : float, optional
         For files that do not state it; where they do, it must agree.
-    skip_bad : bool
-        List bad files in ``HostSet.refused`` instead of raising for the first one.
+    skip_bad : bool or collection of str
+        List what cannot be a host in ``HostSet.refused`` instead of raising for the first one; given reasons
+        (e.g. ``SURVEY_FAULTS``), only for those.
+    positions : pyarrow.Table or catalogue file, optional
+        Where to cut hosts out: ``ra``, ``dec`` in degrees or ``x_pix``, ``y_pix``; also ``host_id``. A stamp
+        is cut at whole pixels (never resampled); the galaxy's sub-pixel centroid is measured on it.
+    psf_table : path, optional
+        Table of PSF widths for hosts that come without: see ``psf_tables``.
+    rules : HostRules, optional
+        Coverage and masks that are asked for.
     progress : callable, optional
         Called with (files done, files in all).
 
@@ -165,41 +105,83 @@ def open_hosts(
     Raises
     ------
     HostError
-        One line naming the file: unreadable, truncated, wrong bands, NaN, too small, no coverage, no galaxy
-        at its centre, pixel scales that differ; or a folder without host files.
+        One line naming the file: unreadable, truncated, wrong bands, NaN, too small, no coverage, masked, no
+        galaxy at its centre, pixel scales that differ; or a folder without host files.
     """
-    files, refused = _list_files(Path(path))
-    reader = _Reader(bands, stamp_size, pixscale_arcsec)
-    entries: list[tuple[Path, str, Measurement, tuple[float, ...]]] = []
-    for number, file in enumerate(files):
+    entries, refused = _entries(Path(path), bands, stamp_size, positions)
+    widths = None if psf_table is None else PsfTable.read(psf_table, bands)
+    reader = _Reader(bands, stamp_size, pixscale_arcsec, rules or HostRules(), widths)
+    checked: list[_Checked] = []
+    for number, entry in enumerate(entries):
         try:
-            entries.append(reader.check(file))
+            checked.append(reader.check(entry))
         except HostError as error:
-            if not skip_bad:
-                raise
-            refused.append((str(file), str(error).removeprefix(f"host {file}: ")))
+            if skip_bad is False or (skip_bad is not True and error.reason not in skip_bad):
+                hint = "; or leave such hosts out: --skip-bad-hosts" if error.reason in SURVEY_FAULTS else ""
+                raise HostError(f"{error}{hint}", error.reason) from error
+            refused.append(_refusal(entry, error))
         if progress is not None:
-            progress(number + 1, len(files))
-    if not entries:
-        reason = f": {refused[0][1]}" if refused else ""
-        raise HostError(f"hosts {path}: none of its {len(files)} files is usable{reason}")
-    assert reader.pixscale_arcsec is not None  # every checked file has settled it
-    table = _table(entries)
-    return HostSet(bands, reader.pixscale_arcsec, stamp_size, table, reader.loader(table), refused)
+            progress(number + 1, len(entries))
+    if not checked:
+        reason = f": {refused[0].message}" if refused else ""
+        what = "files" if positions is None else "positions"
+        raise HostError(f"hosts {path}: none of its {len(entries)} {what} is usable{reason}")
+    return reader.host_set(checked, refused)
 
 
-def _list_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
-    """Host files by name, and files of the folder that are none with the reason."""
+def _refusal(entry: Entry, error: HostError) -> Refusal:
+    return Refusal(entry.label, str(error).removeprefix(f"host {entry.label}: "), error.reason)
+
+
+def _entries(path: Path, bands: str, stamp_size: int, positions: Any) -> tuple[list[Entry], list[Refusal]]:
     if not path.exists():
         raise HostError(f"hosts {path}: no such file or folder: check the path")
+    if positions is not None:
+        return _positions(path, bands, stamp_size, positions), []
+    if path.is_file() and path.name.lower().endswith(_PARQUET):
+        blobs = blob_cutouts(path, bands)
+        return [Entry(blob.host_id, f"{path} row {blob.row}", blob.read) for blob in blobs], []
+    files, refused = _list_files(path)
+    return [Entry(_host_id(file), str(file), _file_reader(file, bands)) for file in files], refused
+
+
+def _positions(path: Path, bands: str, stamp_size: int, positions: Any) -> list[Entry]:
+    from arcforge.engine.catalog_files import read_catalog
+
+    table = read_catalog(positions) if isinstance(positions, (str, os.PathLike)) else positions
+    fields = open_fields(path, bands)
+    places = places_of(table, fields)
+    # one field at a time is in memory: all hosts of a field follow one another
+    places.sort(key=lambda place: place.field)
+    return [
+        Entry(p.host_id, f"{path} position {p.host_id}", _cutter(fields, p, stamp_size), p) for p in places
+    ]
+
+
+def _cutter(fields: FieldSet, place: Place, stamp_size: int) -> Callable[[], tuple[Cutout, str]]:
+    return lambda: fields.cut(place, stamp_size)
+
+
+def _file_reader(file: Path, bands: str) -> Callable[[], tuple[Cutout, str]]:
+    def read() -> tuple[Cutout, str]:
+        content = file.read_bytes()
+        return decode(file.name, content, bands), hashlib.sha256(content).hexdigest()
+
+    return read
+
+
+def _list_files(path: Path) -> tuple[list[Path], list[Refusal]]:
+    """Host files by name, and files of the folder that are none with the reason."""
     if path.is_file():
         if not is_host_file(path.name):
-            raise HostError(f"host {path}: unknown kind of file: give {', '.join(SUFFIXES)}")
+            raise HostError(f"host {path}: unknown kind of file: give {', '.join(SUFFIXES)}, .parquet")
         return [path], []
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
     except OSError as error:
         raise HostError(f"hosts {path}: the folder cannot be read ({error.strerror})") from error
+    if brick_files(path):
+        raise HostError(f"hosts {path}: coadd bricks need positions to cut out: give --positions")
     files = [path / name for name in names if is_host_file(name)]
     if not files:
         raise HostError(f"hosts {path}: the folder holds no {', '.join(SUFFIXES)} file: check the path")
@@ -209,7 +191,7 @@ def _list_files(path: Path) -> tuple[list[Path], list[tuple[str, str]]]:
         if other != file:
             raise HostError(f"host {file}: has the same host_id as {other.name}: rename one of them")
     others = [name for name in names if not is_host_file(name) and not name.startswith(".")]
-    return files, [(str(path / name), "not a FITS or npz file") for name in others]
+    return files, [Refusal(str(path / name), "not a FITS or npz file", "not a cutout") for name in others]
 
 
 def _host_id(file: Path) -> str:
@@ -220,78 +202,143 @@ def _host_id(file: Path) -> str:
     return name
 
 
-class _Reader:
-    """Reads files of one set; the first file settles the pixel scale where the caller gave none."""
+@dataclass(frozen=True)
+class _Checked:
+    """A host that passed, without its pixels."""
 
-    def __init__(self, bands: str, stamp_size: int, pixscale_arcsec: float | None) -> None:
+    entry: Entry
+    sha256: str
+    measured: Measurement
+    cutout: Cutout  #: its pixels and layers are empty
+    has_invvar: bool
+    has_mask: bool
+    psf_id: int
+
+
+class _Reader:
+    """Reads the entries of one set; the first settles the pixel scale where the caller gave none."""
+
+    def __init__(
+        self,
+        bands: str,
+        stamp_size: int,
+        pixscale_arcsec: float | None,
+        rules: HostRules,
+        widths: PsfTable | None,
+    ) -> None:
         self.bands = bands
         self.stamp_size = stamp_size
         self.pixscale_arcsec = pixscale_arcsec
         self._settled_by = "the pixscale_arcsec given"
+        self._rules = rules
+        self._widths = widths
+        self._psf_ids: dict[bytes, int] = {}
+        self._psf_images: dict[int, NDArray[np.float32]] = {}
 
-    def check(self, file: Path) -> tuple[Path, str, Measurement, tuple[float, ...]]:
-        """Read, validate and measure one file; errors name it."""
+    def check(self, entry: Entry) -> _Checked:
+        """Read, validate and measure one entry; errors name it."""
         try:
-            content = file.read_bytes()
-            cutout = decode(file.name, content, self.bands)
-            self._check_pixels(cutout.pixels)
-            scale = self._check_scale(cutout, file)
+            cutout, digest = entry.read()
+            check_cube(cutout.pixels, self.bands)
+            stamp = self._stamp(cutout)
+            scale = self._check_scale(cutout, entry)
+            check_stamp(stamp, self.bands, scale, self._rules)
             measured = measure(cutout.pixels, scale)
+            cutout = self._with_place(cutout, entry)
+            if self._widths is not None and not is_known(cutout.psf_fwhm_arcsec) and cutout.psf is None:
+                cutout = replace(cutout, psf_fwhm_arcsec=self._widths.fwhm_of(cutout))
+            psf_id = self._psf_id(cutout)
         except HostError as error:
-            raise HostError(f"host {file}: {error}") from error
+            raise HostError(f"host {entry.label}: {error}", error.reason) from error
         except OSError as error:
-            raise HostError(f"host {file}: cannot be read ({error.strerror}): check its rights") from error
+            raise HostError(
+                f"host {entry.label}: cannot be read ({error.strerror}): check its rights", "unreadable"
+            ) from error
         x0, y0 = self._corner(cutout.pixels)
-        placed = Measurement(measured.x_pix - x0, measured.y_pix - y0, measured.mag, measured.sky_sigma_nmgy)
-        return file, hashlib.sha256(content).hexdigest(), placed, cutout.psf_fwhm_arcsec
+        placed = replace(measured, x_pix=measured.x_pix - x0, y_pix=measured.y_pix - y0)
+        known = replace(cutout, pixels=np.empty((0, 0, 0), np.float32), invvar=None, mask=None, psf=None)
+        return _Checked(
+            entry, digest, placed, known, cutout.invvar is not None, cutout.mask is not None, psf_id
+        )
 
-    def loader(self, table: HostTable) -> Callable[[NDArray[np.int64]], Pixels]:
-        """The function that reads checked hosts again and makes sure that they are the same."""
+    def host_set(self, checked: list[_Checked], refused: Iterable[Refusal]) -> HostSet:
+        """The set of what passed."""
+        assert self.pixscale_arcsec is not None  # every checked entry has settled it
+        entries = [each.entry for each in checked]
+        digests = [each.sha256 for each in checked]
 
         def load(numbers: NDArray[np.int64]) -> Pixels:
-            return np.stack([load_one(int(number)) for number in numbers])
+            return np.stack([self._read_again(entries[i], digests[i]).pixels for i in numbers])
 
-        def load_one(number: int) -> Pixels:
-            file = Path(table.path[number])
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise HostError(
-                    f"host {file}: cannot be read any more ({error.strerror}): restore it"
-                ) from error
-            if hashlib.sha256(content).hexdigest() != table.sha256[number]:
-                raise HostError(f"host {file}: changed since it was checked: start again")
-            pixels = decode(file.name, content, self.bands).pixels
-            x0, y0 = self._corner(pixels)
-            return pixels[:, y0 : y0 + self.stamp_size, x0 : x0 + self.stamp_size]
+        def invvar(numbers: NDArray[np.int64]) -> NDArray[Any]:
+            shape = (len(self.bands), self.stamp_size, self.stamp_size)
+            layers = [self._read_again(entries[i], digests[i]).invvar for i in numbers]
+            return np.stack([np.full(shape, np.nan, np.float32) if x is None else x for x in layers])
 
-        return load
+        def mask(numbers: NDArray[np.int64]) -> NDArray[Any]:
+            shape = (self.stamp_size, self.stamp_size)
+            layers = [self._read_again(entries[i], digests[i]).mask for i in numbers]
+            return np.stack([np.full(shape, -1, np.int32) if x is None else x for x in layers])
+
+        layers = {"invvar": invvar} if any(each.has_invvar for each in checked) else {}
+        layers |= {"mask": mask} if any(each.has_mask for each in checked) else {}
+        return HostSet(
+            self.bands,
+            self.pixscale_arcsec,
+            self.stamp_size,
+            self._table(checked),
+            load,
+            list(refused),
+            layers=layers,
+            psf_images=self._psf_images,
+        )
+
+    def _read_again(self, entry: Entry, digest: str) -> Cutout:
+        """The stamp of a checked entry, which must be the same as it was."""
+        try:
+            cutout, now = entry.read()
+        except OSError as error:
+            raise HostError(
+                f"host {entry.label}: cannot be read any more ({error.strerror}): restore it"
+            ) from error
+        if now != digest:
+            raise HostError(f"host {entry.label}: changed since it was checked: start again")
+        return cutout.part(*self._corner(cutout.pixels), self.stamp_size)
 
     def _corner(self, pixels: Pixels) -> tuple[int, int]:
-        """Column and row of the file that become 0 in the stamp."""
+        """Column and row of the cutout that become 0 in the stamp."""
         ny, nx = pixels.shape[1:]
         return nx // 2 - self.stamp_size // 2, ny // 2 - self.stamp_size // 2
 
-    def _check_pixels(self, pixels: Pixels) -> None:
-        ny, nx = pixels.shape[1:]
-        x0, y0 = self._corner(pixels)
+    def _stamp(self, cutout: Cutout) -> Cutout:
+        ny, nx = cutout.pixels.shape[1:]
+        x0, y0 = self._corner(cutout.pixels)
         if min(x0, y0) < 0 or x0 + self.stamp_size > nx or y0 + self.stamp_size > ny:
             raise HostError(
                 f"its {ny} x {nx} pixels do not hold a stamp of {self.stamp_size}: give larger cutouts or a "
-                f"stamp_size up to {min(ny, nx)}"
+                f"stamp_size up to {min(ny, nx)}",
+                reason="too small",
             )
-        for band, plane in zip(self.bands, pixels, strict=True):
-            bad = ~np.isfinite(plane)
-            if bad.any():
-                y, x = np.argwhere(bad)[0]
-                raise HostError(
-                    f"{int(bad.sum())} pixels of band {band} are NaN or infinite, the first at x = {x}, "
-                    f"y = {y}: remove the file or repair its pixels"
-                )
-            if plane.min() == plane.max():
-                raise HostError(f"band {band} is {plane.flat[0]:g} everywhere (no coverage): remove the file")
+        for name, layer in (("invvar", cutout.invvar), ("mask", cutout.mask)):
+            if layer is not None and layer.shape[-2:] != (ny, nx):
+                raise HostError(f"its {name} has {layer.shape[-2:]} pixels where the image has {(ny, nx)}")
+        return cutout.part(x0, y0, self.stamp_size)
 
-    def _check_scale(self, cutout: Cutout, file: Path) -> float:
+    def _with_place(self, cutout: Cutout, entry: Entry) -> Cutout:
+        if entry.place is None:
+            return cutout
+        return replace(cutout, ra_deg=entry.place.ra_deg, dec_deg=entry.place.dec_deg)
+
+    def _psf_id(self, cutout: Cutout) -> int:
+        """Number of the cutout's PSF image, -1 without; equal images have one number."""
+        if cutout.psf is None:
+            return -1
+        psf = checked_psf_image(cutout.psf, len(self.bands))
+        number = self._psf_ids.setdefault(psf.tobytes(), len(self._psf_ids))
+        self._psf_images[number] = psf
+        return number
+
+    def _check_scale(self, cutout: Cutout, entry: Entry) -> float:
         scale = cutout.pixscale_arcsec
         if scale is None:
             if self.pixscale_arcsec is None:
@@ -304,25 +351,41 @@ class _Reader:
                 f"its pixel scale is {scale:g} arcsec: correct PIXSCALE (FITS) or pixscale_arcsec (npz)"
             )
         if self.pixscale_arcsec is None:
-            self.pixscale_arcsec, self._settled_by = scale, file.name
+            self.pixscale_arcsec, self._settled_by = scale, Path(entry.label).name
         if abs(scale / self.pixscale_arcsec - 1.0) > _SCALE_TOLERANCE:
             raise HostError(
                 f"its pixel scale is {scale:g} arcsec where {self._settled_by} has {self.pixscale_arcsec:g}: "
-                "keep hosts of different scales in different folders"
+                "keep hosts of different scales in different folders",
+                reason="pixel scale",
             )
         return scale
 
+    def _table(self, checked: list[_Checked]) -> HostTable:
+        fwhm = np.array([each.cutout.psf_fwhm_arcsec for each in checked])
+        psf_id = np.array([each.psf_id for each in checked], dtype=np.int64)
+        has_image = psf_id >= 0
+        if has_image.any():
+            fwhm[has_image] = self._image_widths(psf_id[has_image])
+        return HostTable(
+            host_id=np.array([each.entry.host_id for each in checked]),
+            path=np.array([each.entry.label for each in checked]),
+            sha256=np.array([each.sha256 for each in checked]),
+            x_pix=np.array([each.measured.x_pix for each in checked]),
+            y_pix=np.array([each.measured.y_pix for each in checked]),
+            mag=np.array([each.measured.mag for each in checked]),
+            sky_sigma_nmgy=np.array([each.measured.sky_sigma_nmgy for each in checked]),
+            psf_fwhm_arcsec=fwhm,
+            psf_model=np.where(has_image, "image", ""),
+            moffat_beta=np.full(len(checked), np.nan),
+            psf_id=psf_id,
+            ra_deg=np.array([each.cutout.ra_deg for each in checked]),
+            dec_deg=np.array([each.cutout.dec_deg for each in checked]),
+        )
 
-def _table(entries: list[tuple[Path, str, Measurement, tuple[float, ...]]]) -> HostTable:
-    return HostTable(
-        host_id=np.array([_host_id(file) for file, *_ in entries]),
-        path=np.array([str(file) for file, *_ in entries]),
-        sha256=np.array([digest for _, digest, *_ in entries]),
-        x_pix=np.array([measured.x_pix for _, _, measured, _ in entries]),
-        y_pix=np.array([measured.y_pix for _, _, measured, _ in entries]),
-        mag=np.array([measured.mag for _, _, measured, _ in entries]),
-        sky_sigma_nmgy=np.array([measured.sky_sigma_nmgy for _, _, measured, _ in entries]),
-        psf_fwhm_arcsec=np.array([psf for *_, psf in entries]),
-        psf_model=np.full(len(entries), ""),
-        moffat_beta=np.full(len(entries), np.nan),
-    )
+    def _image_widths(self, psf_id: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Equivalent widths of PSF images: of a Gaussian with their peak."""
+        from arcforge.engine.psf_images import PsfImages
+
+        assert self.pixscale_arcsec is not None
+        images = PsfImages(self._psf_images, len(self.bands))
+        return images.widths(psf_id, lost=5e-3)[0] * self.pixscale_arcsec

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,11 @@ from arcforge.engine.config import Config, default_config, load_config
 from arcforge.engine.durable import temporaries, write_lock
 from arcforge.engine.errors import CatalogError, ConfigError, RenderError, StoreError, StoreExistsError
 from arcforge.engine.host_source import StoredHosts
-from arcforge.engine.hosts import HostSet, open_hosts
+from arcforge.engine.hosts import SURVEY_FAULTS, HostRules, HostSet, open_hosts
 from arcforge.engine.layout import layout
 from arcforge.engine.pipeline import write_shards
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
+from arcforge.engine.psf_images import PsfImages
 from arcforge.engine.render import render_rows
 from arcforge.engine.run_rows import (
     BLOCK_ROWS,
@@ -58,6 +60,12 @@ class Run:
     hosts: HostSet
     config: Config
 
+    @cached_property
+    def psf_images(self) -> PsfImages | None:
+        """The hosts' PSFs that are images."""
+        images = self.hosts.psf_images
+        return PsfImages(images, len(self.plan.bands)) if images else None
+
     def used(self, first: int, stop: int) -> tuple[pa.Table, RenderColumns]:
         """Return rows as the store records them, with the renderer's columns."""
         return used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
@@ -71,6 +79,7 @@ class Run:
             pixscale_arcsec=plan.pixscale_arcsec,
             threads=threads,
             out=out,
+            psf_images=self.psf_images,
             **plan.render,
         )
 
@@ -80,6 +89,7 @@ def inject(
     *,
     config: Config | str | os.PathLike[str] | None = None,
     hosts: HostSet | str | os.PathLike[str] | None = None,
+    positions: Any = None,
     catalog: Any = None,
     n: int | None = None,
     seed: int = 0,
@@ -98,7 +108,11 @@ def inject(
     config
         A configuration or its TOML file; the default one where None.
     hosts
-        A host set, or the folder or file that holds it; synthetic galaxies where None.
+        A host set, or the folder or file that holds it; synthetic galaxies where None. Survey data
+        that cannot serve (NaN, no coverage, masked, no galaxy) are an error or, with ``bad_hosts = "skip"``
+        and for positions, left out, counted by reason and listed in :attr:`Store.hosts_refused`.
+    positions
+        A table or catalogue file of places to cut hosts out of ``hosts`` (coadd bricks or one large cube).
     catalog
         A table, a mapping of columns or a catalogue file, one row an injection; rows are drawn from the
         configuration's priors where None. Its columns are carried into the store; ``host_id`` names the host.
@@ -133,7 +147,7 @@ def inject(
     """
     root = Path(out)
     _check_output(root, overwrite=overwrite, resume=resume, partition=partition)
-    run = prepare(config=config, hosts=hosts, catalog=catalog, n=n, seed=seed)
+    run = prepare(config=config, hosts=hosts, positions=positions, catalog=catalog, n=n, seed=seed)
     if overwrite or not root.exists():
         check_rows(run)
         _begin(root, run, may_exist=resume or partition is not None)
@@ -147,23 +161,15 @@ def inject(
     return open_store(root, allow_partial=partition is not None)
 
 
-def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int) -> Run:
+def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, positions: Any = None) -> Run:
     """Open and check the inputs of a run and make its plan; arguments as those of :func:`inject`."""
     if not isinstance(config, Config):
         config = default_config() if config is None else load_config(config)
     if n is not None and n < 1:
         raise ConfigError(f"n = {n}: give at least one row")
     variant_named(config.variant)
-    if hosts is None:
-        hosts = synthetic_hosts(
-            config.synthetic_host_count,
-            seed,
-            bands=config.bands,
-            stamp_size=config.stamp_size,
-            pixscale_arcsec=config.synthetic_pixscale_arcsec,
-        )
-    elif not isinstance(hosts, HostSet):
-        hosts = open_hosts(hosts, bands=config.bands, stamp_size=config.stamp_size)
+    if not isinstance(hosts, HostSet):
+        hosts = _hosts(config, hosts, positions, seed)
     rows: RunRows
     if catalog is None:
         rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n)
@@ -189,6 +195,32 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int) 
         software=provenance.software(),
     )
     return Run(plan, rows, hosts, config)
+
+
+def _hosts(config: Config, path: Any, positions: Any, seed: int) -> HostSet:
+    if path is None:
+        return synthetic_hosts(
+            config.synthetic_host_count,
+            seed,
+            bands=config.bands,
+            stamp_size=config.stamp_size,
+            pixscale_arcsec=config.synthetic_pixscale_arcsec,
+        )
+    skip = config.bad_hosts == "skip" or (config.bad_hosts == "auto" and positions is not None)
+    return open_hosts(
+        path,
+        bands=config.bands,
+        stamp_size=config.stamp_size,
+        pixscale_arcsec=config.host_pixscale_arcsec or None,
+        skip_bad=SURVEY_FAULTS if skip else False,
+        positions=positions,
+        psf_table=config.psf_table or None,
+        rules=HostRules(
+            min_coverage=config.host_min_coverage,
+            bad_maskbits=config.host_bad_maskbits,
+            saturated_radius_arcsec=config.host_saturated_radius_arcsec,
+        ),
+    )
 
 
 def _table(catalog: Any) -> pa.Table:
@@ -218,17 +250,20 @@ def check_rows(run: Run) -> None:
     for first in range(0, run.plan.n_rows, block):
         _, columns = run.used(first, min(first + block, run.plan.n_rows))
         try:
-            _check_renderable(columns, run.plan)
+            _check_renderable(columns, run.plan, run.psf_images)
         except RenderError as error:
             raise RenderError(f"rows from {first} on: {error}" if first else str(error)) from error
 
 
-def _check_renderable(columns: RenderColumns, plan: Plan) -> None:
-    images = columns.psf_model == PSF_IMAGE
-    if images.any():
+def _check_renderable(columns: RenderColumns, plan: Plan, images: PsfImages | None) -> None:
+    lost = columns.psf_model == PSF_IMAGE
+    if images is not None:
+        lost &= images.missing(columns.psf_id)
+    if lost.any():
+        row = int(np.argmax(lost))
         raise CatalogError(
-            f"catalogue row {int(np.argmax(images))}: psf_model is 'image', and no PSF images were given; "
-            "give gaussian, moffat or none"
+            f"catalogue row {row}: psf_model is 'image', and its host came without PSF image "
+            f"{columns.psf_id[row]}; give hosts with PSFs, or gaussian, moffat or none"
         )
     variant = variant_named(plan.render["variant"])
     if variant.name != "reference":  # which needs no grid
@@ -238,6 +273,7 @@ def _check_renderable(columns: RenderColumns, plan: Plan) -> None:
             pixscale_arcsec=plan.pixscale_arcsec,
             rtol=plan.render["rtol"],
             uniform=variant.samples > 0,
+            images=images,
         )
 
 

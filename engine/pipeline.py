@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from arcforge.engine.host_source import HostPixels
-from arcforge.engine.pairing import pair_exactly
-from arcforge.engine.run_rows import count_host_rows, with_keys, with_measures
+from arcforge.engine.added_light import AddedLight
+from arcforge.engine.run_rows import count_host_rows, with_keys
 from arcforge.engine.stamps import usable_threads
 from arcforge.engine.writer import ShardWriter
 
@@ -54,7 +53,6 @@ def write_shards(
     plan = run.plan
     n_writers = min(_MOST_WRITERS, 1 + usable_threads(threads) // _RENDERERS_A_WRITER)
     host_rows = count_host_rows(run.rows, plan.n_hosts)
-    sky_sigma = run.hosts.table.sky_sigma_nmgy
     # Pages that were touched before: fresh memory costs as much as copying it.
     free: queue.SimpleQueue[Pixels] = queue.SimpleQueue()
     for _ in range(min(n_writers + 2, len(shards))):
@@ -66,12 +64,10 @@ def write_shards(
             table, columns = run.used(first, stop)
             yield shard, with_keys(table, first, plan.seed, host_rows), columns
 
-    with HostPixels(root, plan, root.parent) as pixels:
+    with AddedLight(root, plan, run.hosts) as added:
 
         def paired(shard: int, arcs: Pixels, table: pa.Table) -> pa.Table:
-            hosts = table.column("host_index").to_numpy()
-            measures = pair_exactly(arcs, *pixels.of(hosts), first_row=plan.rows_of(shard)[0])
-            return with_measures(table, measures, plan.bands, sky_sigma[hosts])
+            return added.finish(arcs, table, plan.rows_of(shard)[0])
 
         with (
             ShardWriter(root, plan, writers=n_writers, before=paired, after=free.put) as writer,

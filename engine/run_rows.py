@@ -16,7 +16,7 @@ from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.draws import assign_hosts, draw_catalog
 from arcforge.engine.errors import CatalogError
 from arcforge.engine.table_columns import encode_table
-from arcforge.kernels.codes import CONTROL, PSF_MODELS
+from arcforge.kernels.codes import CONTROL, PSF_IMAGE, PSF_MODELS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,8 @@ class DrawnRows:
 class GivenRows:
     """Rows of a catalogue. Its ``host_id`` names each row's host; without that column, hosts are drawn.
 
-    Without lens positions, every lens sits on its host's centroid. Columns that only an injection can know
+    Without lens positions, every lens sits on its host's centroid; without any column of a PSF, every row has
+    its host's. Columns that only an injection can know
     (``host_index``, ``host_rows``, ``rng_*``, ``arc_*``), as a stored catalogue has them, are made anew.
 
     Raises
@@ -108,16 +109,17 @@ class GivenRows:
         self._host_index = _named_hosts(table, hosts)
         if self._host_index is None:
             self._host_index = assign_hosts(seed, np.arange(self.n_rows, dtype=np.int64), len(hosts))
-        table = _put(table, "host_index", self._host_index)
-        table = _put(table, "host_id", hosts.table.host_id[self._host_index])
+        table = put_column(table, "host_index", self._host_index)
+        table = put_column(table, "host_id", hosts.table.host_id[self._host_index])
         if not {"lens_x_arcsec", "lens_y_arcsec"} & set(table.column_names):
             centre_pix = (hosts.stamp_size - 1) / 2.0
             for axis, pix in (("x", hosts.table.x_pix), ("y", hosts.table.y_pix)):
                 offset = (pix[self._host_index] - centre_pix) * hosts.pixscale_arcsec
-                table = _put(table, f"lens_{axis}_arcsec", offset)
+                table = put_column(table, f"lens_{axis}_arcsec", offset)
+        table = _with_host_psf(table, hosts, self._host_index)
         if "row_id" not in table.column_names:
             given = table.column("task_id") if "task_id" in table.column_names else np.arange(self.n_rows)
-            table = _put(table, "row_id", given)
+            table = put_column(table, "row_id", given)
         self._table = table
 
     def raw(self, first: int, stop: int) -> pa.Table:
@@ -154,26 +156,32 @@ def used_rows(
     table = raw
     is_lens = columns.lens_model != CONTROL
     if rows.has_major:  # what was given stays on record
-        table = _put(table, "theta_e_arcsec_given", _floats(raw, "theta_e_arcsec"))
+        table = put_column(table, "theta_e_arcsec_given", _floats(raw, "theta_e_arcsec"))
     for name in _USED:
-        table = _put(table, name, _recorded(raw, name, getattr(columns, name), is_lens))
+        table = put_column(table, name, _recorded(raw, name, getattr(columns, name), is_lens))
     for i, band in enumerate(bands):
         for name, values in (
             ("src_flux_nmgy", columns.src_flux_nmgy),
-            ("psf_fwhm_arcsec", columns.psf_fwhm_arcsec),
+            ("psf_fwhm_arcsec", columns.psf_fwhm_arcsec.copy()),
         ):
-            table = _put(table, f"{name}_{band}", _recorded(raw, f"{name}_{band}", values[:, i], is_lens))
+            if name == "psf_fwhm_arcsec" and f"{name}_{band}" in raw.column_names:
+                # the renderer takes no width of a PSF that is an image; its equivalent one stays on record
+                by_image = columns.psf_model == PSF_IMAGE
+                values[by_image, i] = _floats(raw, f"{name}_{band}")[by_image]
+            table = put_column(
+                table, f"{name}_{band}", _recorded(raw, f"{name}_{band}", values[:, i], is_lens)
+            )
     names = np.array(sorted(PSF_MODELS, key=lambda name: PSF_MODELS[name]))
-    table = _put(table, "psf_model", names[columns.psf_model])
-    return _put(table, "theta_e_convention", np.full(len(columns), "intermediate")), columns
+    table = put_column(table, "psf_model", names[columns.psf_model])
+    return put_column(table, "theta_e_convention", np.full(len(columns), "intermediate")), columns
 
 
 def with_keys(table: pa.Table, first: int, seed: int, host_rows: NDArray[np.int64]) -> pa.Table:
     """Add what a row's draws are keyed by, and how many rows share its host."""
     rows = np.arange(first, first + table.num_rows, dtype=np.int64)
-    table = _put(table, "rng_seed", np.full(len(rows), seed, dtype=np.uint64))
-    table = _put(table, "rng_row", rows)
-    return _put(table, "host_rows", host_rows[table.column("host_index").to_numpy()])
+    table = put_column(table, "rng_seed", np.full(len(rows), seed, dtype=np.uint64))
+    table = put_column(table, "rng_row", rows)
+    return put_column(table, "host_rows", host_rows[table.column("host_index").to_numpy()])
 
 
 def with_measures(
@@ -198,10 +206,27 @@ def with_measures(
     """
     sigma = np.where(sky_sigma_nmgy > 0.0, sky_sigma_nmgy, np.nan)
     for b, band in enumerate(bands):
-        table = _put(table, f"arc_flux_nmgy_{band}", measures.flux_nmgy[:, b])
-        table = _put(table, f"arc_snr_{band}", np.sqrt(measures.power[:, b]) / sigma[:, b])
-        table = _put(table, f"arc_snr_max_{band}", measures.peak[:, b] / sigma[:, b])
+        table = put_column(table, f"arc_flux_nmgy_{band}", measures.flux_nmgy[:, b])
+        table = put_column(table, f"arc_snr_{band}", np.sqrt(measures.power[:, b]) / sigma[:, b])
+        table = put_column(table, f"arc_snr_max_{band}", measures.peak[:, b] / sigma[:, b])
     return table
+
+
+def _with_host_psf(table: pa.Table, hosts: HostSet, host: NDArray[np.int64]) -> pa.Table:
+    """Give rows that say nothing of a PSF their hosts'; an unknown width stays an error of the catalogue."""
+    known = hosts.table
+    if any(name.startswith("psf_") for name in table.column_names):
+        return table
+    if np.isnan(known.psf_fwhm_arcsec[host]).any():
+        return table
+    for i, band in enumerate(hosts.bands):
+        table = put_column(table, f"psf_fwhm_arcsec_{band}", known.psf_fwhm_arcsec[host, i])
+    named = known.psf_model[host] != ""
+    table = put_column(table, "psf_model", np.where(named, known.psf_model[host], "gaussian"))
+    if (known.psf_id >= 0).any():
+        table = put_column(table, "psf_id", known.psf_id[host])
+    beta = known.moffat_beta[host]
+    return table if np.isnan(beta).any() else put_column(table, "moffat_beta", beta)
 
 
 def _named_hosts(table: pa.Table, hosts: HostSet) -> NDArray[np.int64] | None:
@@ -234,8 +259,8 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
-def _put(table: pa.Table, name: str, values: Any) -> pa.Table:
-    """Set a column, in its place where the table has it, else at the end."""
+def put_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """Return the table with a column set, in its place where the table has it, else at the end."""
     import pyarrow as pa
 
     column = values if isinstance(values, pa.ChunkedArray) else pa.array(values)

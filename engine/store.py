@@ -6,6 +6,7 @@ A store is a zarr v3 group in a folder:
 ``zarr.json``          attributes: schema, status, units, conventions, config, seed, software
 ``arcs``               float32 (row, band, y, x), nMgy per pixel: the light added to each row's host
 ``hosts/pixels``       float32 (host, band, y, x): each host once; ``hosts/<column>`` what is known of it
+``hosts/<layer>``      where hosts came with them: ``invvar``, ``mask`` (host, ...), ``psf`` (by ``psf_id``)
 ``catalog/``           one parquet file a shard, together the table of every row's parameters
 ``columns/<column>``   the same table as 1-D arrays, for readers that know zarr only
 ``plan.json``          what the bytes follow from; ``commits/``, ``manifest.json``: sizes and hashes
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "arcforge.store"
 WRITING, COMPLETE = "writing", "complete"
+LAYERS = ("invvar", "mask", "psf")
 
 # Host pixels up to this size are kept after the first read of a control.
 _KEPT_HOST_BYTES = 256 << 20
@@ -210,7 +212,7 @@ class Store:
         columns = {}
         for key in sorted(self.files):
             folder, _, leaf = key.removeprefix("hosts/").partition("/")
-            if key.startswith("hosts/") and folder != "pixels" and leaf.startswith("c/"):
+            if key.startswith("hosts/") and folder not in ("pixels", *LAYERS) and leaf.startswith("c/"):
                 read_committed(self.path, key, self.files[key])  # checks it
                 columns[folder] = pa.array(read_column(self.path, f"hosts/{folder}").tolist())
         return pa.table(columns)
@@ -247,6 +249,45 @@ class Store:
     def stamps(self, rows: Rows) -> Pixels:
         """Return the hosts of those rows with the arcs in them. As :meth:`arcs`."""
         return self.ctrls(rows) + self.arcs(rows)
+
+    def invvar(self, rows: Rows) -> Pixels | None:
+        """Return the inverse variance of the rows' hosts, (k, bands, ny, nx) float32, 1 / nMgy^2.
+
+        NaN where a host came without; None where all did.
+        """
+        return self._host_layer("invvar", self._host_index[self._resolve(rows)])
+
+    def masks(self, rows: Rows) -> NDArray[np.int32] | None:
+        """Return the survey's mask bits of the rows' hosts, (k, ny, nx) int32.
+
+        -1 where a host came without; None where all did.
+        """
+        values = self._host_layer("mask", self._host_index[self._resolve(rows)])
+        return None if values is None else np.nan_to_num(values[:, 0], nan=-1.0).astype(np.int32)
+
+    @cached_property
+    def psf_images(self) -> dict[int, Pixels] | None:
+        """PSF images (bands, side, side) by ``psf_id``, as the renderer takes them; None without."""
+        count = len({key for key in self.files if key.startswith("hosts/psf/c/")})
+        if not count:
+            return None
+        n_psf = 1 + max(self.hosts.column("psf_id").to_pylist())
+        images = self._host_layer("psf", np.arange(n_psf, dtype=np.int64))
+        assert images is not None
+        return dict(enumerate(images))
+
+    @property
+    def hosts_refused(self) -> dict[str, Any]:
+        """What could not be a host when the store was made: ``counts`` by reason, the ``first`` by name."""
+        attributes = read_attributes((self.path / "hosts" / METADATA_FILE).read_bytes()) or {}
+        return dict(attributes.get("refused", {"counts": {}, "first": []}))
+
+    def _host_layer(self, name: str, wanted: NDArray[np.int64]) -> Pixels | None:
+        if shard_key(f"hosts/{name}", 0) not in self.files:
+            return None
+        self._check_sizes(f"hosts/{name}", np.unique(wanted // self.plan.host_shard_rows))
+        reader = ImageReader(self.path, f"hosts/{name}")
+        return self._gather(reader, wanted)
 
     def _resolve(self, rows: Rows) -> NDArray[np.int64]:
         """Turn a slice, mask, number or index array into positions 0..len-1."""
@@ -311,7 +352,7 @@ class Store:
 
     def _gather(self, reader: ImageReader, wanted: NDArray[np.int64]) -> Pixels:
         """Read rows in any order: neighbouring chunks together, each once, at most a shard at a time."""
-        out = np.empty((len(wanted), *self.plan.row_shape), dtype=np.float32)
+        out = np.empty((len(wanted), *reader.row_shape), dtype=np.float32)
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
         chunk, span = ascending // reader.chunk_rows, ascending // self.plan.shard_rows

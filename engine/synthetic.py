@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from arcforge.engine.config_schema import PRIORS
 from arcforge.engine.draws import uniform
 from arcforge.engine.errors import ConfigError, HostError
+from arcforge.engine.host_set import HostSet
 from arcforge.engine.host_table import HostTable
-from arcforge.engine.hosts import HostSet
 from arcforge.engine.priors import Prior
 
 Floats = NDArray[np.float64]

@@ -197,6 +197,7 @@ def _render_again(store: Store, found: Verification, n_rows: int, threads: int |
         pixscale_arcsec=store.pixscale_arcsec,
         bands=store.bands,
         threads=threads,
+        psf_images=store.psf_images,
         **store.plan.render,
     )
     fresh = (controls + fresh) - controls

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +55,8 @@ from arcforge.engine.table_columns import column_files, encode_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from arcforge.engine.host_source import HostLayer
+
 
 class HostSource(Protocol):
     """Where the hosts' pixels and columns come from; read once more for every time they are written."""
@@ -62,6 +64,14 @@ class HostSource(Protocol):
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """What is known of the hosts: (n_hosts,) arrays by name, text as numpy's StringDType."""
+
+    @property
+    def layers(self) -> Sequence[HostLayer]:
+        """Images of the hosts beside their pixels."""
+
+    @property
+    def refused(self) -> dict[str, Any]:
+        """What could not be a host: counts by reason, and the first by name."""
 
     def blocks(self, n: int) -> Iterator[Pixels]:
         """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""
@@ -132,9 +142,19 @@ def write_hosts(root: Path, plan: Plan, hosts: HostSource) -> None:
     """Write the host arrays and commit them."""
     shape = (plan.n_hosts, *plan.row_shape)
     array = ImageArray("hosts/pixels", shape, plan.chunk_rows, plan.host_shard_rows)
-    files = place_files(root, encode_group("hosts", {"columns": list(hosts.columns)}) | array.metadata())
+    attributes = {
+        "columns": list(hosts.columns),
+        "layers": [layer.name for layer in hosts.layers],
+        "refused": hosts.refused,
+    }
+    files = place_files(root, encode_group("hosts", attributes) | array.metadata())
     for shard, pixels in enumerate(hosts.blocks(plan.host_shard_rows)):
         files |= place_files(root, array.encode(shard, pixels))
+    for layer in hosts.layers:
+        array = ImageArray(f"hosts/{layer.name}", layer.shape, plan.chunk_rows, plan.host_shard_rows)
+        files |= place_files(root, array.metadata())
+        for shard, pixels in enumerate(layer.blocks(plan.host_shard_rows)):
+            files |= place_files(root, array.encode(shard, pixels))
     columns: Encoded = {}
     for name, values in hosts.columns.items():
         columns |= encode_column(f"hosts/{name}", len(values), 0, values)

@@ -18,8 +18,11 @@ TEXT = np.dtypes.StringDType()
 class GeneratedHosts:
     """Hosts that are arrays, in the form that the writer takes."""
 
+    layers = ()
+
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels
+        self.refused: dict[str, Any] = {"counts": {}, "first": []}
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -315,7 +315,8 @@ def test_one_bad_file_among_good_ones_is_fatal_or_listed(tmp_path: Path) -> None
     assert refusal(tmp_path).startswith(f"host {bad}: ")
     hosts = open_hosts(tmp_path, skip_bad=True)
     assert [host.host_id for host in hosts] == ["a", "b", "d"]
-    reasons = dict(hosts.refused)
+    reasons = {refusal.path: refusal.message for refusal in hosts.refused}
+    assert hosts.refused_by_reason == {"NaN": 1, "not a cutout": 1}
     assert set(reasons) == {str(bad), str(tmp_path / "README")}
     assert reasons[str(bad)].startswith("1 pixels of band r are NaN")
     for name in "abd":

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from arcforge.engine import pipeline, writer
+from arcforge.engine import added_light, writer
 from arcforge.engine.errors import RenderError, StoreError
 from arcforge.engine.inject import Run, inject
 from arcforge.engine.pipeline import ahead
@@ -55,7 +55,7 @@ def test_leaving_early_ends_the_thread():
 STAGES = {
     "drawing": (Run, "used", ValueError),
     "rendering": (Run, "render", RenderError),
-    "pairing": (pipeline, "pair_exactly", RenderError),
+    "pairing": (added_light, "pair_exactly", RenderError),
     "writing": (writer, "encode_table", StoreError),
 }
 

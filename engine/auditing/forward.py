@@ -58,6 +58,8 @@ class Forward:
         Renderer; the defaults are the audit's.
     pixel_response : {"in_psf", "box"}
         Of the set.
+    psf_images : mapping of int to array, optional
+        PSFs of rows whose PSF is an image.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Forward:
         variant: str = VARIANT,
         rtol: float = RTOL,
         pixel_response: str = "in_psf",
+        psf_images: Any = None,
     ) -> None:
         self.columns = columns
         self.stamp_size = stamp_size
@@ -75,6 +78,7 @@ class Forward:
         self.variant = variant
         self.rtol = rtol
         self.pixel_response = pixel_response
+        self.psf_images = psf_images
         self._last_cut: tuple[Any, Images, Images] | None = None
 
     def render(
@@ -139,6 +143,7 @@ class Forward:
             variant=self.variant,
             rtol=self.rtol,
             pixel_response=self.pixel_response,
+            psf_images=self.psf_images,
         )
 
     def _changed(

@@ -46,6 +46,7 @@ class PairSource(Protocol):
     pixscale_arcsec: float | None  #: None where the set does not say
     pixel_response: str  #: as the renderer takes it
     table: pa.Table  #: all columns but pixels, in row order
+    psf_images: Any  #: PSFs that are images, by ``psf_id``; None without
 
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
         """Yield the pixels of ``rows`` (ascending, unique), at most ``size`` rows at a time."""
@@ -92,6 +93,7 @@ class StorePairs:
         self._options = dict(store.attrs["render"])
         self.pixel_response = str(self._options["pixel_response"])
         self.table = store.catalog
+        self.psf_images = getattr(store, "psf_images", None)
 
     def replay(self, rows: Integers) -> tuple[Images, Images]:
         """Return arcs as stored and as rendered anew with the store's own options."""
@@ -103,6 +105,7 @@ class StorePairs:
             stamp_size=stored.shape[-1],
             pixscale_arcsec=float(self.store.pixscale_arcsec),
             bands=self.bands,
+            psf_images=self.psf_images,
             **self._options,
         )
         return stored, again
@@ -120,6 +123,7 @@ class ParquetPairs:
     """Pairs in parquet: one row a pair, two binary columns of ``.npz`` archives, parameters in the others."""
 
     kind = "parquet"
+    psf_images = None
     pixel_response = "in_psf"  # survey PSFs hold the pixel; no set of this form records another
 
     def __init__(self, path: str, blob_bytes: int) -> None:

@@ -89,7 +89,11 @@ class AuditState:
         if ny != nx:
             raise ValueError(f"stamps are {ny} x {nx} pixels; the model renders square ones")
         return Forward(
-            self.parameters, ny, self.pairs.pixscale_arcsec, pixel_response=self.pairs.source.pixel_response
+            self.parameters,
+            ny,
+            self.pairs.pixscale_arcsec,
+            pixel_response=self.pairs.source.pixel_response,
+            psf_images=self.pairs.source.psf_images,
         )
 
     def render_all(self, label: str, **options: object) -> Images:
