@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arcforge.engine.host_source import HostPixels
+from arcforge.engine.noise import add_noise, is_noisy, side_weight
 from arcforge.engine.pairing import pair_exactly
 from arcforge.engine.run_rows import with_measures
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 class AddedLight:
     """Pairs arcs with the hosts of a run. A context manager: it holds the hosts' pixels."""
 
-    def __init__(self, root: Path, plan: Plan, hosts: HostSet) -> None:
+    def __init__(self, root: Path, plan: Plan, hosts: HostSet, noise_lag1_correlation: float = 0.0) -> None:
         self._plan = plan
+        self._side_weight = side_weight(noise_lag1_correlation)
         self._sky_sigma = hosts.table.sky_sigma_nmgy
         self._pixels = HostPixels(root, plan, root.parent)
         has_invvar = "invvar" in hosts.layers
@@ -42,7 +44,9 @@ class AddedLight:
             self._invvar.__exit__()
 
     def finish(self, arcs: Pixels, table: pa.Table, first: int) -> pa.Table:
-        """Pair the arcs of rows from ``first`` on with their hosts, in place, and measure them.
+        """Pair the arcs of rows from ``first`` on with their hosts, in place, measure them, add their noise.
+
+        What is measured is the light without its noise.
 
         Parameters
         ----------
@@ -66,9 +70,12 @@ class AddedLight:
         hosts = table.column("host_index").to_numpy()
         measures = pair_exactly(arcs, *self._pixels.of(hosts), first_row=first)
         table = with_measures(table, measures, self._plan.bands, self._sky_sigma[hosts])
-        if self._invvar is None:
-            return table
-        return with_signal_to_noise(table, arcs, *self._invvar.of(hosts), self._plan.bands)
+        if self._invvar is not None:
+            table = with_signal_to_noise(table, arcs, *self._invvar.of(hosts), self._plan.bands)
+        if is_noisy(table):
+            add_noise(arcs, table, self._plan.bands, self._side_weight)
+            pair_exactly(arcs, *self._pixels.of(hosts), first_row=first)
+        return table
 
 
 def with_signal_to_noise(

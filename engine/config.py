@@ -29,6 +29,7 @@ from arcforge.engine.config_schema import (
     prior_names,
 )
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 from arcforge.engine.priors import Prior, distribution_names
 
 
@@ -52,9 +53,14 @@ class Config:
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
     psf_table: str
+    noise: str
+    noise_lag1_correlation: float
+    check_gain: bool
     psf_jitter: float
     priors: Mapping[str, Prior]  #: by catalogue column, only those that the bands need
     splits: Mapping[str, float]  #: share of the hosts by name, sum 1
+    gain_e_per_nmgy: Mapping[str, float]  #: by band; a band that is not there has sky x invvar
+    sky_mag_arcsec2: Mapping[str, float]  #: by band
 
     def to_toml(self) -> str:
         """The whole configuration as annotated TOML; ``parse_config`` turns it into an equal one."""
@@ -65,6 +71,9 @@ class Config:
             pairs = (("dist", prior.dist), *prior.parameters)
             body = ", ".join(f"{key} = {_toml(value)}" for key, value in pairs)
             lines.append(f"{name} = {{ {body} }}  # {meaning(name)}")
+        for table, meant in _BAND_TABLES.items():
+            lines += ["", f"[{table}]  # {meant}"]
+            lines += [f"{band} = {_toml(value)}  # {table}" for band, value in getattr(self, table).items()]
         lines += ["", "# shares of the hosts; all rows of a host are in one split", "[splits]"]
         lines += [f"{json.dumps(name)} = {_toml(share)}" for name, share in self.splits.items()]
         return "\n".join(lines) + "\n"
@@ -76,6 +85,7 @@ class Config:
             "settings": {name: getattr(self, name) for name in SETTINGS},
             "priors": {name: [prior.dist, dict(prior.parameters)] for name, prior in self.priors.items()},
             "splits": list(self.splits.items()),
+            **{table: sorted(getattr(self, table).items()) for table in _BAND_TABLES},
         }
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
@@ -119,7 +129,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name} is not TOML: {error}") from error
     source = _Source(name, _line_numbers(text))
-    _check_names(tree, (*SETTINGS, "schema", "priors", "splits"), "", source)
+    _check_names(tree, (*SETTINGS, "schema", "priors", "splits", *_BAND_TABLES), "", source)
     if tree.get("schema", SCHEMA) != SCHEMA:
         source.refuse(
             "schema", f"schema = {tree['schema']!r}, allowed: {SCHEMA!r}; this version reads no other"
@@ -133,6 +143,8 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         **settings,
         priors=MappingProxyType(_priors(tree.get("priors", {}), settings, source)),
         splits=MappingProxyType(_splits(tree.get("splits", dict(SPLITS)), source)),
+        gain_e_per_nmgy=_band_table("gain_e_per_nmgy", tree, settings["bands"], source),
+        sky_mag_arcsec2=_band_table("sky_mag_arcsec2", tree, settings["bands"], source),
     )
 
 
@@ -225,6 +237,26 @@ def _prior(value: Any) -> Prior:
     return Prior.of(value["dist"], **{key: entry for key, entry in value.items() if key != "dist"})
 
 
+# tables of one number a band, and what they mean
+_BAND_TABLES = {
+    "gain_e_per_nmgy": "electrons per nanomaggy of the coadd, by band; else sky x invvar of each host",
+    "sky_mag_arcsec2": "sky brightness by band, from which the gain follows where none is given",
+}
+
+
+def _band_table(table: str, tree: Mapping[str, Any], bands: str, source: _Source) -> Mapping[str, float]:
+    """A table of one number a band; those of other bands are refused."""
+    default = {b: m for b, m in SKY_MAG_ARCSEC2.items() if b in bands} if table == "sky_mag_arcsec2" else {}
+    given = tree.get(table, {})
+    if not isinstance(given, Mapping):
+        source.refuse(table, f"{table} must be a table: write [{table}]")
+    _check_names(given, bands, f"{table}.", source)
+    for band, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
+            source.refuse(f"{table}.{band}", f"{table} {band} = {value!r}, allowed: a positive number")
+    return MappingProxyType(default | {band: float(value) for band, value in given.items()})
+
+
 def _splits(given: Any, source: _Source) -> dict[str, float]:
     if not isinstance(given, Mapping) or not given:
         source.refuse("splits", "splits must be a table of shares, e.g. train = 0.8")
@@ -241,6 +273,8 @@ def _toml(value: Any) -> str:
     """A value in TOML; float texts are the shortest that read back to the same bits."""
     if isinstance(value, str):
         return json.dumps(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(entry) for entry in value)}]"
     return repr(value)

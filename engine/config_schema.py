@@ -11,6 +11,7 @@ from arcforge.engine.catalog import THETA_E_CONVENTIONS
 from arcforge.engine.columns import COLUMNS, PSF_FWHM, Column
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.maskbits import BAD_MASKBITS
+from arcforge.engine.noise_models import NOISES
 from arcforge.engine.priors import Prior
 from arcforge.engine.variants import VARIANTS
 
@@ -117,6 +118,21 @@ SETTINGS: dict[str, Setting] = {
     ),
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
+    ),
+    "noise": Setting(
+        "off",
+        _one_of(NOISES),
+        ", ".join(NOISES),
+        "photon noise of the added light; the host's own stays as it is",
+    ),
+    "noise_lag1_correlation": Setting(
+        0.0,
+        _is_float(0, 0.5),
+        "a number from 0 to 0.5",
+        "correlation of neighbouring pixels' gaussian noise, as coadds have it (0.16 to 0.32)",
+    ),
+    "check_gain": Setting(
+        True, lambda v: isinstance(v, bool), "true or false", "refuse a gain that the hosts' noise belies"
     ),
     "psf_jitter": Setting(
         0.0,

@@ -31,12 +31,22 @@ class HostTable:
     psf_id: NDArray[np.int64] = field(default_factory=_absent)  #: (n,) number of the PSF image, -1 without
     ra_deg: NDArray[np.float64] = field(default_factory=_absent)  #: (n,); NaN where not known
     dec_deg: NDArray[np.float64] = field(default_factory=_absent)
+    invvar_median: NDArray[np.float64] = field(default_factory=_absent)  #: (n, bands) NaN where not known
 
     def __post_init__(self) -> None:
         n = len(self)
         for name, unknown in (("psf_id", np.int64(-1)), ("ra_deg", np.nan), ("dec_deg", np.nan)):
             if getattr(self, name).shape != (n,):
                 object.__setattr__(self, name, np.full(n, unknown))
+        if self.invvar_median.shape != self.mag.shape:
+            object.__setattr__(self, "invvar_median", np.full(self.mag.shape, np.nan))
+
+    @property
+    def typical_invvar(self) -> NDArray[np.float64]:
+        """(n, bands) the survey's median, else that of the sky as measured; infinite or NaN without noise."""
+        with np.errstate(divide="ignore"):
+            measured = self.sky_sigma_nmgy**-2.0
+        return np.where(np.isnan(self.invvar_median), measured, self.invvar_median)
 
     def __len__(self) -> int:
         return int(self.host_id.shape[0])

@@ -213,6 +213,7 @@ class _Checked:
     has_invvar: bool
     has_mask: bool
     psf_id: int
+    invvar_median: tuple[float, ...]  #: of covered pixels, per band; NaN without
 
 
 class _Reader:
@@ -257,9 +258,8 @@ class _Reader:
         x0, y0 = self._corner(cutout.pixels)
         placed = replace(measured, x_pix=measured.x_pix - x0, y_pix=measured.y_pix - y0)
         known = replace(cutout, pixels=np.empty((0, 0, 0), np.float32), invvar=None, mask=None, psf=None)
-        return _Checked(
-            entry, digest, placed, known, cutout.invvar is not None, cutout.mask is not None, psf_id
-        )
+        has_invvar, has_mask = cutout.invvar is not None, cutout.mask is not None
+        return _Checked(entry, digest, placed, known, has_invvar, has_mask, psf_id, _medians(stamp))
 
     def host_set(self, checked: list[_Checked], refused: Iterable[Refusal]) -> HostSet:
         """The set of what passed."""
@@ -380,6 +380,7 @@ class _Reader:
             psf_id=psf_id,
             ra_deg=np.array([each.cutout.ra_deg for each in checked]),
             dec_deg=np.array([each.cutout.dec_deg for each in checked]),
+            invvar_median=np.array([each.invvar_median for each in checked]),
         )
 
     def _image_widths(self, psf_id: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -389,3 +390,9 @@ class _Reader:
         assert self.pixscale_arcsec is not None
         images = PsfImages(self._psf_images, len(self.bands))
         return images.widths(psf_id, lost=5e-3)[0] * self.pixscale_arcsec
+
+
+def _medians(stamp: Cutout) -> tuple[float, ...]:
+    if stamp.invvar is None:
+        return (float("nan"),) * len(stamp.pixels)
+    return tuple(float(np.median(plane[plane > 0.0])) for plane in stamp.invvar)

@@ -34,6 +34,7 @@ from arcforge.engine.run_rows import (
     GivenRows,
     RunRows,
     used_rows,
+    with_gain,
 )
 from arcforge.engine.store import WRITING, Store, is_store, open_store, read_group_attributes
 from arcforge.engine.synthetic import synthetic_hosts
@@ -68,7 +69,8 @@ class Run:
 
     def used(self, first: int, stop: int) -> tuple[pa.Table, RenderColumns]:
         """Return rows as the store records them, with the renderer's columns."""
-        return used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
+        table, columns = used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
+        return with_gain(table, self.config, self.hosts), columns
 
     def render(self, columns: RenderColumns, threads: int | None, out: Pixels | None = None) -> Pixels:
         """Render rows by the plan's options, into ``out`` where it is given."""

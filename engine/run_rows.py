@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.draws import assign_hosts, draw_catalog
 from arcforge.engine.errors import CatalogError
+from arcforge.engine.noise import gain_columns
 from arcforge.engine.table_columns import encode_table
 from arcforge.kernels.codes import CONTROL, PSF_IMAGE, PSF_MODELS
 
@@ -174,6 +175,15 @@ def used_rows(
     names = np.array(sorted(PSF_MODELS, key=lambda name: PSF_MODELS[name]))
     table = put_column(table, "psf_model", names[columns.psf_model])
     return put_column(table, "theta_e_convention", np.full(len(columns), "intermediate")), columns
+
+
+def with_gain(table: pa.Table, config: Config, hosts: HostSet) -> pa.Table:
+    """Add what the noise of the added light follows from; a catalogue's own gains come first."""
+    host = table.column("host_index").to_numpy()
+    for name, values in gain_columns(config, hosts.table, hosts.pixscale_arcsec, host).items():
+        if name == "noise" or name not in table.column_names:
+            table = put_column(table, name, values)
+    return table
 
 
 def with_keys(table: pa.Table, first: int, seed: int, host_rows: NDArray[np.int64]) -> pa.Table:

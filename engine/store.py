@@ -242,6 +242,19 @@ class Store:
         self._check_sizes("arcs", shards)
         return self._gather(self._arcs, wanted)
 
+    def noise(self, rows: Rows) -> Pixels:
+        """Return the noise of the added light, which is part of :meth:`arcs`: zeros where there is none.
+
+        It is made again from the seed; the light without it is ``arcs(rows) - noise(rows)``. As :meth:`arcs`.
+        """
+        from arcforge.engine.replay import replay
+
+        positions = self._resolve(rows)
+        if "noise" not in self.catalog.column_names:
+            return np.zeros((len(positions), *self.plan.row_shape), dtype=np.float32)
+        made = replay(self, positions)
+        return made.arcs - made.light
+
     def ctrls(self, rows: Rows) -> Pixels:
         """Return the hosts of those rows as they were before: the paired controls. As :meth:`arcs`."""
         return self.host_pixels(self._host_index[self._resolve(rows)])

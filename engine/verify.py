@@ -24,7 +24,7 @@ from arcforge.engine.commits import MANIFEST_FILE, corrupt_message, hash_fault, 
 from arcforge.engine.durable import LOCK_FOLDER
 from arcforge.engine.errors import ArcforgeError, ConfigError, StoreCorruptError
 from arcforge.engine.plan import PLAN_FILE
-from arcforge.engine.render import render_batch
+from arcforge.engine.replay import replay
 from arcforge.engine.store import COMPLETE, Store, open_store, read_group_attributes
 
 LEVELS = ("quick", "full", "deep")
@@ -190,17 +190,7 @@ def _faults_of_columns(store: Store) -> Iterator[str]:
 def _render_again(store: Store, found: Verification, n_rows: int, threads: int | None) -> None:
     """Render rows spread over the store from their recorded parameters, and compare bits."""
     rows = np.unique(np.linspace(0, len(store) - 1, min(n_rows, len(store))).round().astype(np.int64))
-    stored, controls = store.arcs(rows), store.ctrls(rows)
-    fresh = render_batch(
-        store.catalog.take(rows),
-        stamp_size=store.stamp_size,
-        pixscale_arcsec=store.pixscale_arcsec,
-        bands=store.bands,
-        threads=threads,
-        psf_images=store.psf_images,
-        **store.plan.render,
-    )
-    fresh = (controls + fresh) - controls
+    stored, fresh = store.arcs(rows), replay(store, rows, threads).arcs
     found.n_rendered = len(rows)
     differs = (fresh.view(np.uint32) != stored.view(np.uint32)).any(axis=(1, 2, 3))
     if not differs.any():

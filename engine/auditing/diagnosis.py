@@ -209,7 +209,7 @@ def _collect(state: AuditState) -> FitData:
 def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tuple[Registration, bool]:
     """Measure the control's shift, and tell whether moving it back explains the sky difference."""
     limits = state.thresholds
-    stamps = state.pairs.stamps[data.rows] - data.recorded
+    stamps = state.quiet_stamps[data.rows] - data.recorded
     least = limits["nuisance.control_shift_pix"]
     registration = register(stamps, data.controls, ~data.arc, bootstrap, least)
     distance = float(np.hypot(registration.x.value, registration.y.value))

@@ -107,7 +107,7 @@ def check_explained_away(state: AuditState) -> Finding:
     """R6: with the model subtracted, the core gate finds nothing."""
     box = state.thresholds.count("gate.box_pix")
     result = run_gate(
-        core_features(state.pairs.stamps - state.model, box),
+        core_features(state.quiet_stamps - state.model, box),
         core_features(state.pairs.controls, box),
         state.bootstrap,
         state.thresholds,

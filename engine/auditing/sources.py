@@ -48,6 +48,10 @@ class PairSource(Protocol):
     table: pa.Table  #: all columns but pixels, in row order
     psf_images: Any  #: PSFs that are images, by ``psf_id``; None without
 
+    def noise(self, rows: Integers) -> Images | None:
+        """Return the noise of the added light, (k, band, y, x), made again; None where there is no record."""
+        ...
+
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
         """Yield the pixels of ``rows`` (ascending, unique), at most ``size`` rows at a time."""
         ...
@@ -100,6 +104,10 @@ class StorePairs:
         from arcforge.engine.render import render_batch
 
         stored = self.store.arcs(rows)
+        if "noise" in self.table.column_names:
+            from arcforge.engine.replay import replay
+
+            return stored, replay(self.store, rows).arcs
         again = render_batch(
             self.table.take(rows),
             stamp_size=stored.shape[-1],
@@ -109,6 +117,13 @@ class StorePairs:
             **self._options,
         )
         return stored, again
+
+    def noise(self, rows: Integers) -> Images | None:
+        """Return the noise of the added light, made again from the store's seed."""
+        if "noise" not in self.table.column_names:
+            return None
+        noise: Images = self.store.noise(rows)
+        return noise
 
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
         """Yield the pixels of ``rows``."""
@@ -133,6 +148,10 @@ class ParquetPairs:
         self.table = _read_scalars(path, self._pieces)
         self.pixscale_arcsec = _one_pixscale(path, self.table)
         self.bands, self._shape = self._first_layout()
+
+    def noise(self, rows: Integers) -> Images | None:
+        """Return None: a foreign set's noise cannot be made again."""
+        return None
 
     def _first_layout(self) -> tuple[str, tuple[int, int]]:
         """Bands and image shape of the first stamp that can be decoded; later rows are held to them."""

@@ -124,7 +124,21 @@ class AuditState:
     @cached_property
     def added(self) -> Images:
         """What distinguishes the members of each pair, stamp - control: float32 (n, band, y, x)."""
-        return self.pairs.stamps - self.pairs.controls
+        return self.quiet_stamps - self.pairs.controls
+
+    @cached_property
+    def quiet_stamps(self) -> Images:
+        """The stamps less the noise of the added light, where the set records how it was drawn."""
+        noise = self.pairs.source.noise(self.pairs.rows)
+        return self.pairs.stamps if noise is None else self.pairs.stamps - noise
+
+    @cached_property
+    def recorded_gain(self) -> Floats | None:
+        """Electrons per nMgy of each pair's added light, (n, band); None where its noise is not recorded."""
+        names = [f"gain_e_per_nmgy_{band}" for band in self.pairs.bands]
+        if not all(name in self.pairs.table.column_names for name in names):
+            return None
+        return np.stack([column(self.pairs.table, name) for name in names], axis=1)
 
     @cached_property
     def distance(self) -> Floats:

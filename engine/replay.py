@@ -1,0 +1,56 @@
+"""Make rows of a store again from its catalogue, hosts and seed alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcforge.engine.config import parse_config
+from arcforge.engine.noise import add_noise, is_noisy, side_weight
+from arcforge.engine.render import render_batch
+
+if TYPE_CHECKING:
+    from arcforge.engine.store import Store
+
+Pixels = NDArray[np.float32]
+
+
+class Replay(NamedTuple):
+    """Rows made again, (k, bands, ny, nx) float32 each."""
+
+    arcs: Pixels  #: as the store holds them
+    light: Pixels  #: without the noise of the added light
+
+
+def replay(store: Store, rows: NDArray[np.int64], threads: int | None = None) -> Replay:
+    """Render rows again, pair them with their hosts and give them their noise.
+
+    Parameters
+    ----------
+    store
+        An open store.
+    rows
+        (k,) positions in it.
+    threads
+        Threads that render.
+    """
+    table = store.catalog.take(rows)
+    controls = store.ctrls(rows)
+    light = render_batch(
+        table,
+        stamp_size=store.stamp_size,
+        pixscale_arcsec=store.pixscale_arcsec,
+        bands=store.bands,
+        threads=threads,
+        psf_images=store.psf_images,
+        **store.plan.render,
+    )
+    light = (controls + light) - controls
+    if not is_noisy(table):
+        return Replay(light, light)
+    arcs = light.copy()
+    correlation = parse_config(store.plan.config).noise_lag1_correlation
+    add_noise(arcs, table, store.bands, side_weight(correlation))
+    return Replay((controls + arcs) - controls, light)
