@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "The whole in a minute: inject, audit, a report with pictures."),
     "config": ("config", "Print the whole configuration of a run."),
     "inject": ("inject", "Inject lensed arcs into galaxy cutouts: paired stamps."),
+    "import": ("transfer", "Take in existing pairs: parquet, npz, FITS, npy."),
+    "export": ("transfer", "Write a store's pairs as parquet, npz, FITS or npy."),
     "finalise": ("inject", "Complete a store that was written in partitions."),
     "audit": ("audit", "Decide whether paired stamps leak their label."),
     "verify": ("inject", "Check a store against what was committed."),

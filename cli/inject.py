@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.options import Overwrite, Seed, StorePath, Threads
+from arcforge.cli.options import Overwrite, Resume, Seed, StorePath, Threads
 
 if TYPE_CHECKING:
     from arcforge.engine.estimate import Estimate
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 EXIT_INCOMPLETE = 1
 EXIT_CORRUPT = 20
 EXIT_INTERRUPTED = 130
+
+
+_ORIGINS = {"drawn": "drawn from priors", "sha256": "given", "imported": "imported, pixels and all"}
 
 
 class Level(StrEnum):
@@ -71,7 +74,7 @@ def inject(
             metavar="I/N", help="Write every N-th shard from the I-th on (0/N to N-1/N, or 1/N to N/N)."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run will take; write nothing.")
@@ -205,9 +208,9 @@ def info(store: StorePath) -> None:
         "hosts": f"{plan.n_hosts:,}" + _refused_text(opened),
         "shards": f"{plan.n_shards} of {plan.shard_rows} rows",
         "disk": _size(sum(record.size for record in opened.files.values())),
-        "catalogue": "drawn from priors" if plan.catalog == "drawn" else f"given ({plan.catalog[:19]})",
+        "catalogue": _ORIGINS.get(plan.catalog.split()[0].split(":")[0], plan.catalog),
         "seed": str(plan.seed),
-        "render": ", ".join(f"{name} {value}" for name, value in plan.render.items()),
+        "render": "elsewhere" if plan.is_imported else ", ".join(f"{k} {v}" for k, v in plan.render.items()),
         "config": f"sha256:{plan.config_sha256[:12]}",
         "code": f"arcforge {plan.software['arcforge']}, sources sha256:{plan.code_sha256[:12]}",
         "processor": ", ".join(attrs.get("processors", [])) or "not recorded yet",

@@ -16,6 +16,8 @@ Threads = Annotated[
     typer.Option(min=1, metavar="K", help="Threads; all cores if not given. The bytes do not depend on it."),
 ]
 
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]

@@ -57,6 +57,37 @@ def place(path: Path, data: bytes | bytearray | memoryview) -> None:
         raise _cannot_write(path, len(data), error) from error
 
 
+@contextmanager
+def place_large(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write a large file to; when the body ends, the file takes its place, durably.
+
+    Raises
+    ------
+    StoreError
+        Where the file cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{next(_count)}{TEMPORARY_SUFFIX}")
+    try:
+        make_folder(path.absolute().parent)
+        yield temporary
+        sync_file(temporary)
+        os.replace(temporary, path)
+        sync_folder(path.absolute().parent)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _cannot_write(path, None, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Put a file's content on the disk."""
+    with open(path, "rb") as file:
+        _sync(file.fileno())
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its missing parents, each entry on the disk before the next."""
     if folder.is_dir():
@@ -83,11 +114,11 @@ def _sync(handle: int) -> None:
         fcntl.fcntl(handle, full_sync)
 
 
-def _cannot_write(path: Path, n_bytes: int, error: OSError) -> StoreError:
+def _cannot_write(path: Path, n_bytes: int | None, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        size = "" if n_bytes is None else f" for {n_bytes:,} bytes"
         return StoreError(
-            f"{path}: no space left for {n_bytes:,} bytes; what is committed stays: free space and go on "
-            "with --resume"
+            f"{path}: no space left{size}; what is committed stays: free space and go on with --resume"
         )
     return StoreError(
         f"{path}: cannot be written ({error.strerror or error}); choose a folder that you may write"

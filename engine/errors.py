@@ -42,6 +42,10 @@ class AuditInputError(ArcforgeError, ValueError):
     """A data set given to the audit cannot be read; names file and row."""
 
 
+class ImportSourceError(ArcforgeError, ValueError):
+    """Data to import cannot be read as what they should be; names file, column or row."""
+
+
 class StoreError(ArcforgeError, OSError):
     """A store is unreadable, incomplete, corrupt or in the way; names the path."""
 

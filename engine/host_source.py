@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.arrays import ImageReader, Pixels
+from arcforge.engine.arrays import Encoded, ImageReader, Pixels
 from arcforge.engine.plan import Plan
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ class StoredHosts:
         first = self._hosts.refused[:_REFUSED_LISTED]
         listed = [[Path(each.path).name, each.reason, each.message] for each in first]
         return {"counts": self._hosts.refused_by_reason, "first": listed}
+
+    @property
+    def notes(self) -> Encoded:
+        """Nothing beside the columns."""
+        return {}
 
     def blocks(self, n: int) -> Iterator[Pixels]:
         """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""

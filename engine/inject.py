@@ -17,10 +17,10 @@ import numpy as np
 
 from arcforge.engine import provenance
 from arcforge.engine.catalog import RenderColumns, read_catalog
-from arcforge.engine.commits import HOSTS, is_done, shard_name, size_fault
+from arcforge.engine.commits import is_done, shard_name
 from arcforge.engine.config import Config, default_config, load_config
-from arcforge.engine.durable import temporaries, write_lock
-from arcforge.engine.errors import CatalogError, ConfigError, RenderError, StoreError, StoreExistsError
+from arcforge.engine.durable import write_lock
+from arcforge.engine.errors import CatalogError, ConfigError, RenderError
 from arcforge.engine.host_source import StoredHosts
 from arcforge.engine.hosts import SURVEY_FAULTS, HostRules, HostSet, open_hosts
 from arcforge.engine.layout import layout
@@ -28,6 +28,7 @@ from arcforge.engine.pipeline import write_shards
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
 from arcforge.engine.psf_images import PsfImages
 from arcforge.engine.render import render_rows
+from arcforge.engine.run_output import begin_store, check_output, is_whole, make_ready
 from arcforge.engine.run_rows import (
     BLOCK_ROWS,
     DrawnRows,
@@ -36,10 +37,10 @@ from arcforge.engine.run_rows import (
     used_rows,
     with_gain,
 )
-from arcforge.engine.store import WRITING, Store, is_store, open_store, read_group_attributes
+from arcforge.engine.store import Store, open_store
 from arcforge.engine.synthetic import synthetic_hosts
 from arcforge.engine.variants import variant_named
-from arcforge.engine.writer import begin, complete, reopen, write_hosts
+from arcforge.engine.writer import complete
 from arcforge.kernels.codes import PSF_IMAGE
 
 if TYPE_CHECKING:
@@ -148,15 +149,15 @@ def inject(
         Where the output is in the way, was begun by another run, is being written, or cannot be written.
     """
     root = Path(out)
-    _check_output(root, overwrite=overwrite, resume=resume, partition=partition)
+    check_output(root, overwrite=overwrite, resume=resume, partition=partition)
     run = prepare(config=config, hosts=hosts, positions=positions, catalog=catalog, n=n, seed=seed)
     if overwrite or not root.exists():
         check_rows(run)
-        _begin(root, run, may_exist=resume or partition is not None)
+        begin_store(root, run.plan, StoredHosts(run.hosts), may_exist=resume or partition is not None)
     run.plan.refuse_other(read_plan(root), root)
     with write_lock(root, partition):
-        if not _is_whole(root, run.plan):
-            _ready(root, run, alone=partition is None)
+        if not is_whole(root, run.plan):
+            make_ready(root, run.plan, StoredHosts(run.hosts), alone=partition is None)
             _write(root, run, run.plan.shards_of(partition), threads, progress)
             if partition is None:
                 complete(root, run.plan)
@@ -277,61 +278,6 @@ def _check_renderable(columns: RenderColumns, plan: Plan, images: PsfImages | No
             uniform=variant.samples > 0,
             images=images,
         )
-
-
-def _check_output(root: Path, *, overwrite: bool, resume: bool, partition: Partition | None) -> None:
-    """Refuse an output that is in the way or cannot be written, before any work."""
-    if overwrite and (resume or partition is not None):
-        other = "--resume" if resume else "--partition"
-        raise ConfigError(f"--overwrite and {other} exclude each other: remove {root} first to start anew")
-    if not os.path.lexists(root):
-        folder = next(parent for parent in root.absolute().parents if os.path.lexists(parent))
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise StoreError(f"{root}: cannot be created in {folder}; choose a folder that you may write")
-        return
-    if not (overwrite or resume or partition is not None):
-        raise StoreExistsError(f"{root}: exists; go on with it by --resume, replace it by --overwrite")
-    if not root.is_dir() or not (is_store(root) or (overwrite and not any(root.iterdir()))):
-        raise StoreExistsError(f"{root}: exists and is no arcforge store; remove it or choose another name")
-
-
-def _begin(root: Path, run: Run, *, may_exist: bool) -> None:
-    """Create the store, in an old one's place where there is one."""
-    hosts = StoredHosts(run.hosts)
-    if root.exists():
-        with write_lock(root):
-            begin(root, run.plan, hosts, replace=True)
-        return
-    try:
-        begin(root, run.plan, hosts)
-    except StoreExistsError:
-        if not may_exist:  # else: another partition was first, with the same plan or a refused one
-            raise
-
-
-def _is_whole(root: Path, plan: Plan) -> bool:
-    """Tell whether the store is complete and every file has its size."""
-    try:
-        store = open_store(root)
-    except StoreError:
-        return False
-    sound = not any(size_fault(root, key, record) for key, record in store.files.items())
-    return sound and all(is_done(root, plan, shard_name(shard)) for shard in range(plan.n_shards))
-
-
-def _ready(root: Path, run: Run, *, alone: bool) -> None:
-    """Bring a store that was begun, killed or damaged to where its missing shards can be written."""
-    if alone:
-        for path in temporaries(root):
-            path.unlink(missing_ok=True)
-    try:
-        status = read_group_attributes(root)["status"]
-    except StoreError:
-        status = None
-    if status != WRITING:  # first of all: what is being repaired must not pass for complete
-        reopen(root, run.plan)
-    if not is_done(root, run.plan, HOSTS):
-        write_hosts(root, run.plan, StoredHosts(run.hosts))
 
 
 def _write(root: Path, run: Run, shards: list[int], threads: int | None, progress: Progress | None) -> None:

@@ -12,6 +12,7 @@ from arcforge.engine.errors import ConfigError, StoreCorruptError, StoreError
 
 PLAN_FILE = "plan.json"
 FORMAT_VERSION = 1
+IMPORTED = "imported "
 
 # An inner chunk is what a reader decodes at the least: 16 stamps of 64x64 in three bands, or fewer larger
 # ones. (Chunks of a single such stamp write six times slower.)
@@ -55,7 +56,7 @@ class Plan:
     seed: int
     config: str  # TOML
     config_sha256: str
-    catalog: str  # "drawn", or "sha256:..." of the table that was given
+    catalog: str  # "drawn", "sha256:..." of the table that was given, or "imported sha256:..." of all pairs
     hosts: str  # "sha256:..." of all host pixels and host columns
     n_hosts: int
     render: dict[str, Any]  # the options of render_batch
@@ -67,6 +68,11 @@ class Plan:
     def sha256(self) -> str:
         """The plan's hash, which every commit record repeats."""
         return sealed.digest(asdict(self))
+
+    @property
+    def is_imported(self) -> bool:
+        """The pixels come from elsewhere: rendering the rows again need not give them."""
+        return self.catalog.startswith(IMPORTED)
 
     @property
     def row_shape(self) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ disagree (:mod:`arcforge.engine.pairing`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,6 @@ from arcforge.engine.commits import (
     corrupt_message,
     files_of,
     hash_fault,
-    is_done,
     read_commit,
     read_committed,
     read_manifest,
@@ -42,24 +42,23 @@ from arcforge.engine.commits import (
     size_fault,
 )
 from arcforge.engine.errors import StoreCorruptError, StoreError
-from arcforge.engine.plan import PLAN_FILE, Plan, check_format, read_plan
+from arcforge.engine.plan import Plan, read_plan
+from arcforge.engine.store_status import (
+    COMPLETE,
+    LAYERS,
+    catalog_key,
+    committed_shards,
+    corrections_key,
+    read_group_attributes,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SCHEMA = "arcforge.store"
-WRITING, COMPLETE = "writing", "complete"
-LAYERS = ("invvar", "mask", "psf")
 
 # Host pixels up to this size are kept after the first read of a control.
 _KEPT_HOST_BYTES = 256 << 20
 
 Rows = slice | int | NDArray[np.integer[Any]] | list[int]
-
-
-def catalog_key(shard: int) -> str:
-    """Path of a shard's part of the catalogue, relative to the store."""
-    return f"catalog/part-{shard:05d}.parquet"
 
 
 def open_store(path: str | Path, *, allow_partial: bool = False) -> Store:
@@ -97,46 +96,6 @@ def open_store(path: str | Path, *, allow_partial: bool = False) -> Store:
         files |= files_of(read_commit(root, plan.sha256, name))
     rows = [np.arange(*plan.rows_of(shard), dtype=np.int64) for shard in done]
     return Store(root, attrs, plan, files, np.concatenate([np.empty(0, np.int64), *rows]))
-
-
-def read_group_attributes(root: Path) -> dict[str, Any]:
-    """Read the attributes of a store, refusing what is none."""
-    try:
-        text = (root / METADATA_FILE).read_bytes()
-    except FileNotFoundError:
-        what = "holds no store (no zarr.json in it)" if root.is_dir() else "no such store"
-        raise StoreError(f"{root}: {what}; give the folder NAME.zarr that 'arcforge inject' wrote") from None
-    except OSError as error:
-        raise StoreError(f"{root}: cannot be read ({error.strerror})") from error
-    attrs = read_attributes(text)
-    if attrs is None:
-        raise StoreCorruptError(
-            corrupt_message(root, METADATA_FILE, "is not the metadata of a zarr v3 group")
-        )
-    if attrs.get("schema") != SCHEMA or attrs.get("status") not in (WRITING, COMPLETE):
-        if (root / PLAN_FILE).exists():
-            raise StoreCorruptError(corrupt_message(root, METADATA_FILE, "has changed (schema or status)"))
-        raise StoreError(
-            f"{root}: is a zarr group, but no arcforge store; give a folder that 'arcforge inject' wrote"
-        )
-    check_format(root, attrs.get("format_version"))
-    return attrs
-
-
-def is_store(root: Path) -> bool:
-    """Tell whether a folder is a store, be it damaged or incomplete."""
-    if (root / PLAN_FILE).is_file():
-        return True
-    try:
-        read_group_attributes(root)
-    except StoreError:
-        return False
-    return True
-
-
-def committed_shards(root: Path, plan: Plan) -> list[int]:
-    """Return the shards that are committed and whose files have their sizes, in order."""
-    return [shard for shard in range(plan.n_shards) if is_done(root, plan, shard_name(shard))]
 
 
 def _open_complete(root: Path) -> tuple[Plan, Files]:
@@ -204,6 +163,12 @@ class Store:
         """The parameters of every row, in row order (pyarrow Table)."""
         return self._read_catalog(None)
 
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """Yield positions of consecutive rows and their part of the catalogue, a shard at a time."""
+        shards = self.rows // self.plan.shard_rows
+        for shard in np.unique(shards):
+            yield np.flatnonzero(shards == shard), self._read_parquet(catalog_key(int(shard)))
+
     @cached_property
     def hosts(self) -> pa.Table:
         """What is known of each host, in the order of ``host_index`` (pyarrow Table)."""
@@ -261,7 +226,29 @@ class Store:
 
     def stamps(self, rows: Rows) -> Pixels:
         """Return the hosts of those rows with the arcs in them. As :meth:`arcs`."""
-        return self.ctrls(rows) + self.arcs(rows)
+        stamps = self.ctrls(rows) + self.arcs(rows)
+        if self.is_imported:
+            self._correct(stamps, self.rows[self._resolve(rows)])
+        return stamps
+
+    @property
+    def is_imported(self) -> bool:
+        """The pixels come from elsewhere: rendering the catalogue again need not give them."""
+        return self.plan.is_imported
+
+    def _correct(self, stamps: Pixels, wanted: NDArray[np.int64]) -> None:
+        """Set the pixels that control + arc misses by a rounding to what was imported, in place."""
+        flat = stamps.reshape(len(stamps), -1)
+        for shard in np.unique(wanted // self.plan.shard_rows):
+            key = corrections_key(int(shard))
+            if key not in self.files:
+                continue
+            listed = self._read_parquet(key)
+            listed_rows = listed.column("row").to_numpy()
+            pixels, values = listed.column("pixel").to_numpy(), listed.column("stamp").to_numpy()
+            for place in np.flatnonzero(wanted // self.plan.shard_rows == shard):
+                some = slice(*np.searchsorted(listed_rows, [wanted[place], wanted[place] + 1]))
+                flat[place, pixels[some]] = values[some]
 
     def invvar(self, rows: Rows) -> Pixels | None:
         """Return the inverse variance of the rows' hosts, (k, bands, ny, nx) float32, 1 / nMgy^2.
@@ -338,16 +325,19 @@ class Store:
 
     def _read_catalog(self, columns: list[str] | None) -> pa.Table:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        parts = []
-        for shard in np.unique(self.rows // self.plan.shard_rows):
-            key = catalog_key(int(shard))
-            data = read_committed(self.path, key, self._record(key))
-            parts.append(pq.read_table(pa.BufferReader(data), columns=columns))
+        shards = np.unique(self.rows // self.plan.shard_rows)
+        parts = [self._read_parquet(catalog_key(int(shard)), columns) for shard in shards]
         if not parts:
             raise StoreError(f"{self.path}: no shard is committed yet; go on with --resume")
         return pa.concat_tables(parts)
+
+    def _read_parquet(self, key: str, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        data = read_committed(self.path, key, self._record(key))
+        return pq.read_table(pa.BufferReader(data), columns=columns)
 
     def _record(self, key: str) -> Any:
         if key not in self.files:

@@ -23,7 +23,7 @@ from arcforge.engine.arrays import (
 )
 from arcforge.engine.commits import Files, read_committed
 from arcforge.engine.plan import Plan
-from arcforge.engine.store import catalog_key
+from arcforge.engine.store_status import catalog_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

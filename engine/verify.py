@@ -6,7 +6,7 @@
     Every file has its SHA-256.
 ``deep``
     Every shard decodes, is finite and pairs exactly; the columns equal the catalogue; rows rendered again
-    from their recorded parameters are the stored arcs bit for bit.
+    from their recorded parameters are the stored arcs bit for bit (not of imported pairs).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from arcforge.engine.durable import LOCK_FOLDER
 from arcforge.engine.errors import ArcforgeError, ConfigError, StoreCorruptError
 from arcforge.engine.plan import PLAN_FILE
 from arcforge.engine.replay import replay
-from arcforge.engine.store import COMPLETE, Store, open_store, read_group_attributes
+from arcforge.engine.store import Store, open_store
+from arcforge.engine.store_status import COMPLETE, read_group_attributes
 
 LEVELS = ("quick", "full", "deep")
 RENDERED_ROWS = 64
@@ -100,7 +101,7 @@ def verify(
     if level == "deep" and found.sound:
         for look in (_faults_of_shards, _faults_of_hosts, _faults_of_columns):
             found.faults += look(store)
-        if found.sound and len(store):
+        if found.sound and len(store) and not store.is_imported:
             _render_again(store, found, rendered_rows, threads)
     return found
 
@@ -140,7 +141,7 @@ def _faults_of_shards(store: Store) -> Iterator[str]:
     for shard, rows in _blocks(store):
         name = f"{store.path}: {shard_name(shard)}"
         try:
-            arcs, controls = store.arcs(rows), store.ctrls(rows)
+            arcs, controls, stamps = store.arcs(rows), store.ctrls(rows), store.stamps(rows)
         except ArcforgeError as error:
             yield str(error)
             continue
@@ -149,7 +150,7 @@ def _faults_of_shards(store: Store) -> Iterator[str]:
             row = store.rows[rows[bad][0]]
             yield f"{name}: row {row} has pixels that are not finite; make the shard again"
         with np.errstate(invalid="ignore", over="ignore"):
-            rest = ((controls + arcs) - controls) - arcs
+            rest = (stamps - controls) - arcs
         unpaired = ~bad & (rest.view(np.uint32) != 0).any(axis=(1, 2, 3))
         if unpaired.any():
             row = store.rows[rows[unpaired][0]]

@@ -42,12 +42,13 @@ from arcforge.engine.commits import (
 from arcforge.engine.durable import place, place_folder, reached, remove_locks, temporaries, write_lock
 from arcforge.engine.errors import StoreError, StoreExistsError
 from arcforge.engine.plan import PLAN_FILE, Plan, read_plan
-from arcforge.engine.store import (
+from arcforge.engine.store_status import (
     COMPLETE,
     SCHEMA,
     WRITING,
     catalog_key,
     committed_shards,
+    corrections_key,
     read_group_attributes,
 )
 from arcforge.engine.table_columns import column_files, encode_table
@@ -73,6 +74,10 @@ class HostSource(Protocol):
     def refused(self) -> dict[str, Any]:
         """What could not be a host: counts by reason, and the first by name."""
 
+    @property
+    def notes(self) -> Encoded:
+        """Further files to keep beside the hosts, by path in the store."""
+
     def blocks(self, n: int) -> Iterator[Pixels]:
         """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""
 
@@ -93,7 +98,8 @@ def group_attributes(plan: Plan, status: str, processors: list[str]) -> dict[str
             "angles": "arcsec; position angles in radians, counter-clockwise from +x",
         },
         "axes": ["row", "band", "y", "x"],
-        "pairing": "control = hosts/pixels[host_index]; stamp = control + arcs, in float32",
+        "pairing": "control = hosts/pixels[host_index]; stamp = control + arcs, in float32"
+        + (", then the pixels listed in corrections/" if plan.is_imported else ""),
         "stamp_centre": "pixel ((nx-1)/2, (ny-1)/2), counted from 0, is the origin of all positions",
         "psf": "full width at half maximum in arcsec",
         "theta_e_convention": "intermediate",
@@ -155,15 +161,25 @@ def write_hosts(root: Path, plan: Plan, hosts: HostSource) -> None:
         files |= place_files(root, array.metadata())
         for shard, pixels in enumerate(layer.blocks(plan.host_shard_rows)):
             files |= place_files(root, array.encode(shard, pixels))
-    columns: Encoded = {}
+    columns = dict(hosts.notes)
     for name, values in hosts.columns.items():
         columns |= encode_column(f"hosts/{name}", len(values), 0, values)
     commit(root, plan, HOSTS, files | place_files(root, columns))
 
 
-def write_shard(root: Path, plan: Plan, array: ImageArray, shard: int, arcs: Pixels, table: pa.Table) -> None:
+def write_shard(
+    root: Path,
+    plan: Plan,
+    array: ImageArray,
+    shard: int,
+    arcs: Pixels,
+    table: pa.Table,
+    corrections: pa.Table | None = None,
+) -> None:
     """Write one whole shard, arcs and catalogue, and commit it."""
     encoded: Encoded = array.encode(shard, arcs) | {catalog_key(shard): encode_table(table)}
+    if corrections is not None:
+        encoded[corrections_key(shard)] = encode_table(corrections)
     files = place_files(root, encoded)
     commit(root, plan, shard_name(shard), files, rows=list(plan.rows_of(shard)), processor=provenance.cpu())
 
@@ -199,7 +215,9 @@ class ShardWriter:
         self._root, self._plan = root, plan
         self._array = arcs_array(plan)
         self._before, self._after = before, after
-        self._waiting: queue.Queue[tuple[int, Pixels, pa.Table] | None] = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[tuple[int, Pixels, pa.Table, pa.Table | None] | None] = queue.Queue(
+            maxsize=1
+        )
         self._failure: BaseException | None = None
         self._dropping = False
         self._threads = [
@@ -222,19 +240,19 @@ class ShardWriter:
         if kind is None:
             self._raise_failure()
 
-    def put(self, shard: int, arcs: Pixels, table: pa.Table) -> None:
+    def put(self, shard: int, arcs: Pixels, table: pa.Table, corrections: pa.Table | None = None) -> None:
         """Hand over a shard; waits while every thread has one. Raises what went wrong with an earlier one."""
         self._raise_failure()
-        self._waiting.put((shard, arcs, table))
+        self._waiting.put((shard, arcs, table, corrections))
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            shard, arcs, table = item
+            shard, arcs, table, corrections = item
             try:
                 if self._failure is None and not self._dropping:
                     if self._before is not None:
                         table = self._before(shard, arcs, table)
-                    write_shard(self._root, self._plan, self._array, shard, arcs, table)
+                    write_shard(self._root, self._plan, self._array, shard, arcs, table, corrections)
             except BaseException as error:  # handed to the thread that renders
                 self._failure = self._failure or error
             finally:

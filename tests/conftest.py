@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -28,6 +28,8 @@ class GeneratedHosts:
     def columns(self) -> dict[str, Any]:
         n = len(self.pixels)
         return {"host_id": np.array([f"host-{i}" for i in range(n)], dtype=TEXT), "x_pix": np.arange(n) + 0.5}
+
+    notes: ClassVar[dict[str, bytes]] = {}
 
     def blocks(self, n: int) -> Iterator[np.ndarray]:
         for first in range(0, len(self.pixels), n):

@@ -20,7 +20,7 @@ import conftest
 import pyarrow.parquet  # noqa: F401 (loaded once, before the forks)
 import zarr.codecs  # noqa: F401
 
-from arcforge.engine import durable, store, writer
+from arcforge.engine import durable, store_status, writer
 from arcforge.engine.commits import HOSTS, is_done, shard_name
 
 os.fsync = lambda handle: None
@@ -39,7 +39,7 @@ def run(root: Path) -> None:
     if not root.exists():
         made.begin()
     with durable.write_lock(root):
-        if store.read_group_attributes(root)["status"] == store.COMPLETE:
+        if store_status.read_group_attributes(root)["status"] == store_status.COMPLETE:
             return
         assert is_done(root, made.plan, HOSTS)
         made.write([k for k in range(made.plan.n_shards) if not is_done(root, made.plan, shard_name(k))])

@@ -37,7 +37,7 @@ def check_residual(state: AuditState) -> Finding:
         f"{of_sky.value:.2g} sky sigma (root mean square over the arc)"
     )
     status = PASS if worst <= 1 else WARN if of_peak.value <= tops[0] else FAIL
-    if isinstance(state.pairs.source, StorePairs):
+    if isinstance(state.pairs.source, StorePairs) and state.pairs.source.is_rendered:
         agrees, words = _replay(state, state.pairs.source)
         status, text = (status if agrees else FAIL), f"{text}; {words}"
     if status == FAIL and state.diagnosis.explained_as_recorded and not state.diagnosis.causes:

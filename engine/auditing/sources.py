@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.blobs import BAND_ORDER, BlobError, decode_cutout, stack_bands
+from arcforge.engine.blobs import BAND_ORDER, BlobError, decode_cutout, stack_bands
 from arcforge.engine.errors import AuditInputError
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class StorePairs:
         self.pixel_response = str(self._options["pixel_response"])
         self.table = store.catalog
         self.psf_images = getattr(store, "psf_images", None)
+        # pixels that were imported come from another renderer: nothing to repeat bit for bit
+        self.is_rendered = not getattr(store, "is_imported", False)
 
     def replay(self, rows: Integers) -> tuple[Images, Images]:
         """Return arcs as stored and as rendered anew with the store's own options."""

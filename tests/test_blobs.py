@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from arcforge.engine.auditing.blobs import BlobError, decode_cutout, stack_bands
+from arcforge.engine.blobs import BlobError, decode_cutout, stack_bands
 
 LIMIT = 1 << 20
 

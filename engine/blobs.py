@@ -7,7 +7,10 @@ directory and the array headers before any memory is given to them.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,36 +45,66 @@ def decode_cutout(blob: bytes | None, max_bytes: int) -> dict[str, NDArray[np.fl
     BlobError
         The blob is null, no archive, too large, or holds anything else than such images.
     """
-    if blob is None:
-        raise BlobError("the blob is null")
-    try:
-        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-            members = archive.infolist()
-            if not 0 < len(members) <= _MAX_MEMBERS:
-                raise BlobError(f"the archive holds {len(members)} arrays")
-            size = sum(member.file_size for member in members)
-            if size > max_bytes:
-                raise BlobError(f"the archive unpacks to {size} bytes, more than {max_bytes}")
-            images = {}
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 1:
-                    images[name[-1]] = _read_image(archive.read(member), name)
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        OSError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise BlobError(f"not a readable npz archive ({error})") from error
+    images = {}
+    for name, image in read_arrays(blob, max_bytes, _is_image).items():
+        if image.dtype.kind != "f":
+            raise BlobError(f"{name} has dtype {image.dtype}; images are floats")
+        if image.ndim != 2 or min(image.shape) < 1:
+            raise BlobError(f"{name} has shape {image.shape}; images are 2-D")
+        images[name[-1]] = image
     if not images:
         raise BlobError(f"no array {_PREFIX}<band> in the archive")
     return images
 
 
-def _read_image(data: bytes, name: str) -> NDArray[np.floating]:
+def _is_image(name: str) -> bool:
+    return name.startswith(_PREFIX) and len(name) == len(_PREFIX) + 1
+
+
+def read_arrays(
+    blob: bytes | None, max_bytes: int, is_wanted: Callable[[str], bool], max_members: int = _MAX_MEMBERS
+) -> dict[str, NDArray[Any]]:
+    """Read arrays of numbers or text from a ``.npz`` archive, without trusting it.
+
+    Parameters
+    ----------
+    blob : bytes or None
+    max_bytes : int
+        Largest sum of decompressed sizes that is accepted.
+    is_wanted : callable
+        Tells by its name (without ``.npy``) whether an array is read.
+    max_members : int
+        Largest number of arrays that is accepted.
+
+    Raises
+    ------
+    BlobError
+        The blob is null, no archive, too large, damaged, or holds pickled objects under a wanted name.
+    """
+    if blob is None:
+        raise BlobError("the blob is null")
+    try:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            members = archive.infolist()
+            if not 0 < len(members) <= max_members:
+                raise BlobError(f"the archive holds {len(members)} arrays")
+            size = sum(member.file_size for member in members)
+            if size > max_bytes:
+                raise BlobError(f"the archive unpacks to {size} bytes, more than {max_bytes}")
+            arrays = {}
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if is_wanted(name):
+                    arrays[name] = _read_array(archive.read(member), name)
+            return arrays
+    except BlobError:
+        raise
+    except Exception as error:  # damaged bytes fail in many ways: zip directory, deflate, encodings
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BlobError(f"not a readable npz archive ({reason})") from error
+
+
+def _read_array(data: bytes, name: str) -> NDArray[Any]:
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -82,15 +115,13 @@ def _read_image(data: bytes, name: str) -> NDArray[np.floating]:
         shape, fortran_order, dtype = read_header(stream)
     except (ValueError, KeyError, SyntaxError) as error:
         raise BlobError(f"{name} has no readable array header ({error})") from error
-    if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-        raise BlobError(f"{name} has dtype {dtype}; images are floats")
-    if len(shape) != 2 or min(shape) < 1:
-        raise BlobError(f"{name} has shape {shape}; images are 2-D")
+    if dtype.kind not in "fiubUS" or dtype.itemsize == 0:
+        raise BlobError(f"{name} has dtype {dtype}; arrays hold numbers or text, nothing pickled")
     payload = data[stream.tell() :]
-    if len(payload) != shape[0] * shape[1] * dtype.itemsize:
+    if len(payload) != math.prod(shape) * dtype.itemsize:
         raise BlobError(f"{name} holds {len(payload)} bytes for shape {shape} of {dtype}")
-    image = np.frombuffer(payload, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
-    return image.astype(dtype.newbyteorder("="), copy=False)
+    array = np.frombuffer(payload, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def stack_bands(images: dict[str, NDArray[np.floating]], bands: str) -> NDArray[np.float32]:
