@@ -13,6 +13,8 @@ _HOME = {
     "render_batch": "render",
     "deflection_sis": "render",
     "deflection_sie": "render",
+    "deflection_epl": "render",
+    "deflection_nfw": "render",
     "deflection_shear": "render",
     "sersic_profile_Ie1": "render",
     "sersic_unit_total_flux": "render",
@@ -22,6 +24,8 @@ _HOME = {
 
 __all__ = [
     "audit",
+    "deflection_epl",
+    "deflection_nfw",
     "deflection_shear",
     "deflection_sie",
     "deflection_sis",
@@ -35,6 +39,8 @@ __all__ = [
 if TYPE_CHECKING:
     from arcforge.engine.auditing.run import audit
     from arcforge.engine.render import (
+        deflection_epl,
+        deflection_nfw,
         deflection_shear,
         deflection_sie,
         deflection_sis,

@@ -19,7 +19,9 @@ from arcforge.engine.columns import COLUMNS, FLUX, PSF_FWHM, Column
 from arcforge.engine.errors import CatalogError
 from arcforge.kernels.codes import (
     CONTROL,
+    EPL,
     LENS_MODELS,
+    NFW,
     PSF_GAUSSIAN,
     PSF_IMAGE,
     PSF_MODELS,
@@ -60,6 +62,8 @@ class RenderColumns:
     theta_e_arcsec: Floats  #: (n,), as all that follow unless stated
     lens_e: Floats
     lens_phi_rad: Floats
+    lens_gamma: Floats  #: slope of EPL rows; 2 in the others
+    nfw_rs_arcsec: Floats  #: scale radius of NFW rows; 1 in the others
     lens_x_arcsec: Floats
     lens_y_arcsec: Floats
     shear: Floats
@@ -88,7 +92,9 @@ class RenderColumns:
 
 
 # Columns with a rule of their own; of the others each lens row needs a value.
-_SPECIAL = ("theta_e_arcsec", "lens_e", "lens_phi_rad", "moffat_beta", "psf_id")
+_SPECIAL = (
+    "theta_e_arcsec", "lens_e", "lens_phi_rad", "lens_gamma", "nfw_rs_arcsec", "moffat_beta", "psf_id",
+)  # fmt: skip
 _GEOMETRY = tuple(column for name, column in COLUMNS.items() if name not in _SPECIAL)
 
 
@@ -237,7 +243,8 @@ def render_columns(
         (``psf_fwhm_used_<band>`` is read in its stead).
     theta_e_convention : {"intermediate", "major"}
         Convention of ``theta_e_arcsec``; a column ``theta_e_convention`` comes first where it is not null.
-        "major" is the SIE prefactor without sqrt(q); it is divided by sqrt(q) here. SIS rows do not differ.
+        "major" is the prefactor of an SIE or EPL without sqrt(q); it is divided by sqrt(q) here. SIS and NFW
+        rows do not differ.
 
     Returns
     -------
@@ -259,10 +266,10 @@ def render_columns(
     if "lens_model" not in table:
         raise CatalogError(_absent("lens_model", table._names))
     model = table.codes("lens_model", LENS_MODELS)
-    lens, sie = model != CONTROL, model == SIE
-    lens_e = np.where(model == SIS, 0.0, table.checked(COLUMNS["lens_e"], sie))
+    lens, elliptical = model != CONTROL, (model != CONTROL) & (model != SIS)
+    lens_e = np.where(model == SIS, 0.0, table.checked(COLUMNS["lens_e"], elliptical))
     theta_e = table.checked(COLUMNS["theta_e_arcsec"], lens)
-    major = _is_major(table, theta_e_convention) & sie
+    major = _is_major(table, theta_e_convention) & elliptical & (model != NFW)
     theta_e = np.where(major, theta_e / np.sqrt((1.0 - lens_e) / (1.0 + lens_e)), theta_e)
     flux = [table.checked(FLUX.of_band(band), lens) for band in names]
     geometry: dict[str, Any] = {
@@ -272,11 +279,20 @@ def render_columns(
         lens_model=model,
         theta_e_arcsec=theta_e,
         lens_e=lens_e,
-        lens_phi_rad=np.ascontiguousarray(table.checked(COLUMNS["lens_phi_rad"], sie)),
+        lens_phi_rad=np.ascontiguousarray(table.checked(COLUMNS["lens_phi_rad"], elliptical)),
+        lens_gamma=_of_model(table, "lens_gamma", model == EPL),
+        nfw_rs_arcsec=_of_model(table, "nfw_rs_arcsec", model == NFW),
         **geometry,
         src_flux_nmgy=np.ascontiguousarray(np.stack(flux, axis=1)),
         **_psf_columns(table, names, lens),
     )
+
+
+def _of_model(table: _Table, name: str, rows: Flags) -> Floats:
+    """A column that only some lens models have; the neutral value in the other rows."""
+    column = COLUMNS[name]
+    values = table.checked(column, rows) if rows.any() else np.full(table.n, column.neutral)
+    return np.ascontiguousarray(np.where(rows, values, column.neutral))
 
 
 def _is_major(table: _Table, convention: str) -> Flags:

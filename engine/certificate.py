@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.profiles import deflection_sie
-from arcforge.engine.rays import fold
+from arcforge.engine.rays import KINDS, fold
 from arcforge.engine.render import render_batch, render_unlensed
 from arcforge.kernels.ray import source_points
 
@@ -96,10 +96,10 @@ def _check_fast_deflection() -> Check:
     for q in axis_ratios:
         e = (1.0 - q) / (1.0 + q)
         row = _rows(1, theta_e_arcsec=2.0, lens_e=e, lens_phi_rad=0.7, src_phi_rad=0.7, src_reff_arcsec=1.0)
-        fields = fold(render_columns(row, "r"), 1.0)[0]
+        rays = fold(render_columns(row, "r"), 1.0)
         xs, ys = x.astype(np.float32), y.astype(np.float32)
         u, v = np.empty_like(xs), np.empty_like(ys)
-        source_points(fields, xs, ys, u, v)
+        source_points(KINDS[rays.kinds[0]], rays.fields[0], xs, ys, u, v)
         exact_x, exact_y = _polar_sie(xs.astype(np.float64), ys.astype(np.float64), float(q), 0.7)
         beta = ((xs - 2.0 * exact_x) + 1j * (ys - 2.0 * exact_y)) * np.exp(-0.7j)
         worst = max(worst, float(np.abs(u + 1j * v - beta).max()))

@@ -47,6 +47,8 @@ COLUMNS: dict[str, Column] = {
         Column("theta_e_arcsec", 0.0, low_open=True, remedy='a row without a lens has lens_model "CONTROL"'),
         Column("lens_e", 0.0, 1.0, high_open=True, remedy=_ELLIPTICITY),
         Column("lens_phi_rad"),
+        Column("lens_gamma", 1.2, 2.8, neutral=2.0, remedy='slope of lens_model "EPL"; 2 is isothermal'),
+        Column("nfw_rs_arcsec", 0.0, low_open=True, neutral=1.0, remedy='scale radius of lens_model "NFW"'),
         Column("lens_x_arcsec", default=0.0),
         Column("lens_y_arcsec", default=0.0),
         Column("shear", -1.0, 1.0, low_open=True, high_open=True, default=0.0, remedy="|shear| is below 1"),

@@ -20,12 +20,44 @@ from numpy.typing import NDArray
 _PLANNER = threading.Lock()
 _LOCAL = threading.local()
 
-# Sizes whose forward transform is quicker than that of any larger size in the list.
-GRID_SIZES = (32, 48, 64, 72, 80, 96, 128, 144, 160, 192, 256, 320, 384, 512, 640, 768, 1024, 1536, 2048)
+# Sizes that are quicker, under these plans, than any larger one in the list (96 takes half as long again as
+# 100).
+GRID_SIZES = (
+    32,
+    48,
+    64,
+    72,
+    80,
+    100,
+    112,
+    128,
+    144,
+    160,
+    192,
+    240,
+    256,
+    320,
+    384,
+    512,
+    640,
+    768,
+    1024,
+    1536,
+    2048,
+)
 
 
 class Transforms:
     """Real forward transform of one grid and the inverse of one per band, with their buffers.
+
+    The inverse goes by columns, then by those rows alone that the stamp is made of: a quarter less work.
+
+    Parameters
+    ----------
+    size, n_bands : int
+    rows : slice
+        Rows of the grid that are wanted back.
+    double : bool
 
     Attributes
     ----------
@@ -34,39 +66,52 @@ class Transforms:
     spectrum : complex (size, size // 2 + 1)
     band_spectra : complex (n_bands, size, size // 2 + 1)
         Input of ``inverse``, which destroys it.
-    images : float (n_bands, size, size)
+    images : float (n_bands, wanted rows, size)
         Output of ``inverse``, NOT divided by size squared.
     """
 
-    def __init__(self, size: int, n_bands: int, *, double: bool) -> None:
+    def __init__(self, size: int, n_bands: int, rows: slice, *, double: bool) -> None:
         real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
         half = size // 2 + 1
         self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((size, size), real)
         self.spectrum: NDArray[np.complexfloating] = pyfftw.zeros_aligned((size, half), complex_)
         self.band_spectra: NDArray[np.complexfloating] = pyfftw.zeros_aligned((n_bands, size, half), complex_)
-        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((n_bands, size, size), real)
+        wanted = self.band_spectra[:, rows]
+        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((n_bands, wanted.shape[1], size), real)
         with _PLANNER:
             self._forward = pyfftw.FFTW(
                 self.grid, self.spectrum, axes=(0, 1), flags=("FFTW_ESTIMATE",), threads=1
             )
-            self._inverse = pyfftw.FFTW(
+            self._columns = pyfftw.FFTW(
                 self.band_spectra,
+                self.band_spectra,
+                axes=(1,),
+                direction="FFTW_BACKWARD",
+                flags=("FFTW_ESTIMATE",),
+                threads=1,
+            )
+            self._rows = pyfftw.FFTW(
+                wanted,
                 self.images,
-                axes=(1, 2),
+                axes=(2,),
                 direction="FFTW_BACKWARD",
                 flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
                 threads=1,
             )
         self.forward = self._forward.execute
-        self.inverse = self._inverse.execute
+
+    def inverse(self) -> None:
+        """Fill ``images`` from ``band_spectra``."""
+        self._columns.execute()
+        self._rows.execute()
 
 
-def transforms(size: int, n_bands: int, *, double: bool = False) -> Transforms:
-    """Return this thread's transforms for a grid of ``size`` and ``n_bands``, planned on first use."""
-    known: dict[tuple[int, int, bool], Transforms] = _LOCAL.__dict__.setdefault("known", {})
-    key = (size, n_bands, double)
+def transforms(size: int, n_bands: int, rows: slice, *, double: bool = False) -> Transforms:
+    """Return this thread's transforms for a grid of ``size``, planned on first use."""
+    known: dict[tuple[int | bool, ...], Transforms] = _LOCAL.__dict__.setdefault("known", {})
+    key = (size, n_bands, rows.start, rows.stop, rows.step, double)
     if key not in known:
-        known[key] = Transforms(size, n_bands, double=double)
+        known[key] = Transforms(size, n_bands, rows, double=double)
     return known[key]
 
 

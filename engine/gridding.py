@@ -34,8 +34,8 @@ def gridding_transform(k: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the weights of a first cell's eight nodes: by position, float32 (513, 8), and of its two
-    samples, (2, 8).
+    """Return the weights of a first cell's eight nodes: by position, float32 (513 * 8,), and of its
+    two samples, (2, 8).
 
     Positions and nodes count from the cell's lower node; the cell reaches from -0.5 to 1.5.
     """
@@ -45,4 +45,4 @@ def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     centre = 0.5 * (BASE - 1)
     samples = centre + BASE * np.array([-float(GAUSS), float(GAUSS)])
     stencil = gridding_kernel(nodes[None, :] - samples[:, None]).astype(np.float32)
-    return np.ascontiguousarray(table), np.ascontiguousarray(stencil)
+    return np.ascontiguousarray(table).ravel(), np.ascontiguousarray(stencil)

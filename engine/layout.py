@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from arcforge.engine.errors import RenderError
 from arcforge.engine.fftw import GRID_SIZES
 from arcforge.engine.psf import moffat_alpha, reach
-from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
+from arcforge.kernels import lens_epl, lens_nfw
+from arcforge.kernels.codes import CONTROL, EPL, NFW, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
 from arcforge.kernels.spread import BASE
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ WRAP_LEVEL = 1e-6
 # fainter than that, and the PSF's transform has to end lower: rows of this kind get a larger and finer grid,
 # up to so many nodes a side.
 BEYOND_SIZE = 1024
+# Images are looked for no farther from the lens than this: no grid is as wide.
+FARTHEST_ARCSEC = 1e5
 # Nodes that the gridding kernel needs around every evaluated node.
 HALO = 4
 
@@ -54,12 +57,34 @@ class Layout:
     window: Ints  #: width of the broadest PSF in first cells, over which the image's peak is estimated
 
 
-def _deflection_bound(columns: RenderColumns) -> Floats:
-    """Return the largest deflection of each lens [arcsec]: both components at their extremes."""
+def _reach(columns: RenderColumns, beta: Floats) -> Floats:
+    """Return how far from the lens images of points within ``beta`` of it can lie [arcsec].
+
+    An SIE's deflection is the same at all radii: its bound has both components at their extremes. For the
+    others it is the largest root of r (1 - |shear|) = beta + bound of the deflection at r, by bisection.
+    """
     e = np.where(columns.lens_model == SIS, 0.0, columns.lens_e)
     f = np.maximum(2.0 * np.sqrt(e) / (1.0 + e), 1e-6)
     q = (1.0 - e) / (1.0 + e)
-    return np.asarray(columns.theta_e_arcsec * np.sqrt(q) / f * np.hypot(np.arctan(f / q), np.arctanh(f)))
+    bound = columns.theta_e_arcsec * np.sqrt(q) / f * np.hypot(np.arctan(f / q), np.arctanh(f))
+    shrunk = 1.0 - np.abs(columns.shear)
+    radius = np.asarray((beta + bound) / shrunk)
+    bounds = (
+        (EPL, lens_epl.largest_deflection, columns.lens_gamma),
+        (NFW, lens_nfw.largest_deflection, columns.nfw_rs_arcsec),
+    )
+    for model, largest, shape in bounds:
+        rows = np.flatnonzero(columns.lens_model == model)
+        if rows.size == 0:
+            continue
+        low, high = beta[rows] / shrunk[rows], np.full(rows.size, FARTHEST_ARCSEC)
+        for _ in range(60):
+            middle = np.sqrt(low * high) + 1e-9
+            alpha = largest(columns.theta_e_arcsec[rows], e[rows], shape[rows], middle)
+            inside = middle * shrunk[rows] < beta[rows] + alpha
+            low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+        radius[rows] = high
+    return radius
 
 
 def _wing_radius(columns: RenderColumns, fraction: float) -> Floats:
@@ -117,8 +142,7 @@ def layout(
     fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
     offset = np.hypot(columns.src_x_arcsec, columns.src_y_arcsec)
     lens_offset = np.maximum(np.abs(columns.lens_x_arcsec), np.abs(columns.lens_y_arcsec)) / pixscale_arcsec
-    stretch = 1.0 / (1.0 - np.abs(columns.shear)) / pixscale_arcsec
-    reach_of_centre = (offset + _deflection_bound(columns)) * stretch
+    reach_of_centre = _reach(columns, offset) / pixscale_arcsec
     outside = has_psf & (lens_offset + reach_of_centre > half)
     # a source well within theta_E has a second image, near the lens and as bright
     beyond = outside & (offset > 0.5 * columns.theta_e_arcsec)
@@ -136,8 +160,8 @@ def layout(
     widest, narrowest = fwhm.max(axis=1), fwhm.min(axis=1)
 
     wing = _wing_radius(columns, WING_FRACTION * min(1.0, rtol / 1e-3))
-    extent = reach_of_centre + wing * stretch
-    core = reach_of_centre + np.minimum(wing, 3.0 * columns.src_reff_arcsec) * stretch
+    extent = _reach(columns, offset + wing) / pixscale_arcsec
+    core = _reach(columns, offset + np.minimum(wing, 3.0 * columns.src_reff_arcsec)) / pixscale_arcsec
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
     fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - half - light)), fade)

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from arcforge.engine.errors import RenderError
 from arcforge.engine.rays import sersic_bn
 from arcforge.kernels.deflection import shear_deflections, sie_deflections, sis_deflections
+from arcforge.kernels.lens_epl import unit_deflection
+from arcforge.kernels.lens_nfw import mean_convergence
 
 Floats = NDArray[np.float64]
 
@@ -92,6 +94,89 @@ def deflection_sie(
             f'theta_e_convention {theta_e_convention!r} is unknown: use "intermediate" or "major"'
         )
     return _deflect(sie_deflections, x, y, theta_e, e, lens_phi_rad)
+
+
+def deflection_epl(
+    x: ArrayLike,
+    y: ArrayLike,
+    theta_e_arcsec: float,
+    lens_e: float,
+    lens_phi_rad: float,
+    lens_gamma: float,
+) -> tuple[Floats, Floats]:
+    """Return the deflection of an elliptical power law (Tessore & Metcalf 2015, A&A 580, A79, eqs. 11, 13).
+
+    Parameters
+    ----------
+    x, y : array_like
+        Image positions from the lens [arcsec], broadcast together.
+    theta_e_arcsec : float
+        Einstein radius in the intermediate-axis convention: kappa = (3 - gamma) / 2 (theta_E / sqrt(q x^2 +
+        y^2 / q))^(gamma - 1).
+    lens_e, lens_phi_rad : float
+        Ellipticity (1 - q) / (1 + q) and the major axis's angle, counter-clockwise from +x.
+    lens_gamma : float
+        Slope of the density in three dimensions, 1 < gamma < 3; 2 is isothermal.
+
+    Returns
+    -------
+    (alpha_x, alpha_y) : float64, the broadcast shape [arcsec]; 0 at the lens's centre.
+    """
+    e = _check("lens_e", lens_e, 0.0, 1.0)
+    t = _check("lens_gamma", lens_gamma, 1.0 + 1e-6, 3.0) - 1.0
+    q = (1.0 - e) / (1.0 + e)
+    b = _check("theta_e_arcsec", theta_e_arcsec, 0.0, np.inf) * np.sqrt(q)
+    position = _in_frame(x, y, lens_phi_rad)
+    ellipse = q * position.real + 1j * position.imag
+    radius = np.maximum(np.abs(ellipse), 1e-300)
+    alpha = unit_deflection(q, t, np.angle(ellipse)) * b * (b / radius) ** (t - 1.0)
+    alpha = np.where(position == 0.0, 0.0, alpha) * np.exp(1j * lens_phi_rad)
+    return alpha.real[()], alpha.imag[()]
+
+
+def deflection_nfw(
+    x: ArrayLike,
+    y: ArrayLike,
+    theta_e_arcsec: float,
+    lens_e: float,
+    lens_phi_rad: float,
+    nfw_rs_arcsec: float,
+) -> tuple[Floats, Floats]:
+    """Return the deflection of an NFW halo (Bartelmann 1996, A&A 313, 697).
+
+    Parameters
+    ----------
+    x, y : array_like
+        Image positions from the lens [arcsec], broadcast together.
+    theta_e_arcsec : float
+        Radius within which the mean convergence of the round halo is 1.
+    lens_e, lens_phi_rad : float
+        Ellipticity (1 - q) / (1 + q) of the POTENTIAL, constant on q x^2 + y^2 / q, and its major axis's
+        angle (after Golse & Kneib 2002, A&A 390, 821).
+    nfw_rs_arcsec : float
+        Scale radius.
+
+    Returns
+    -------
+    (alpha_x, alpha_y) : float64, the broadcast shape [arcsec]; 0 at the lens's centre.
+    """
+    e = _check("lens_e", lens_e, 0.0, 1.0)
+    q = (1.0 - e) / (1.0 + e)
+    theta_e = _check("theta_e_arcsec", theta_e_arcsec, 1e-300, np.inf)
+    rs = _check("nfw_rs_arcsec", nfw_rs_arcsec, 1e-300, np.inf)
+    position = _in_frame(x, y, lens_phi_rad)
+    radius = np.hypot(np.sqrt(q) * position.real, position.imag / np.sqrt(q))
+    ratio = mean_convergence(np.maximum(radius / rs, 1e-30)) / mean_convergence(theta_e / rs)
+    alpha = ratio * (q * position.real + 1j * position.imag / q) * np.exp(1j * lens_phi_rad)
+    return alpha.real[()], alpha.imag[()]
+
+
+def _in_frame(x: ArrayLike, y: ArrayLike, phi_rad: float) -> NDArray[np.complex128]:
+    """Return positions as complex numbers in a lens's principal frame."""
+    across, up = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+    if not (np.isfinite(across).all() and np.isfinite(up).all()):
+        raise RenderError("positions hold NaN or infinity; drop those points")
+    return np.asarray((across + 1j * up) * np.exp(-1j * phi_rad))
 
 
 def deflection_shear(x: ArrayLike, y: ArrayLike, shear: float, shear_phi_rad: float) -> tuple[Floats, Floats]:

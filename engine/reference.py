@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.reference_lenses import Mass
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, SIS
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class _Scene:
     """One row, lengths in pixels from the stamp's centre."""
 
     lens: tuple[float, float]
-    theta_e: float
-    e: float
+    mass: Mass
     phi: float
     shear: float
     shear_phi: float
@@ -51,10 +51,6 @@ class _Scene:
     source_phi: float
 
     @property
-    def q(self) -> float:
-        return (1.0 - self.e) / (1.0 + self.e)
-
-    @property
     def source_q(self) -> float:
         return (1.0 - self.source_e) / (1.0 + self.source_e)
 
@@ -62,15 +58,7 @@ class _Scene:
         """Return the deflection of lens and shear at (x, y) from the lens, by polar angle."""
         angle = np.arctan2(y, x) - self.phi
         centre = (x == 0.0) & (y == 0.0)
-        f2 = 1.0 - self.q**2
-        if f2 < 1e-14:
-            along, across = self.theta_e * np.cos(angle), self.theta_e * np.sin(angle)
-        else:
-            f = np.sqrt(f2)
-            strength = self.theta_e * np.sqrt(self.q) / f
-            along = strength * np.arcsin(f * np.cos(angle))
-            across = strength * np.arcsinh(f / self.q * np.sin(angle))
-        alpha = np.where(centre, 0.0, along + 1j * across) * np.exp(1j * self.phi)
+        alpha = np.where(centre, 0.0, self.mass.deflection(np.hypot(x, y), angle)) * np.exp(1j * self.phi)
         alpha = alpha + self.shear * np.exp(2j * self.shear_phi) * (x - 1j * y)
         return alpha.real, alpha.imag
 
@@ -97,8 +85,7 @@ class _Scene:
         """Return a bound on |d(R / R_e)| / |d position| within a cell of that width around (x, y)."""
         r = np.hypot(x - self.lens[0], y - self.lens[1])
         nearest = np.maximum(r - 0.71 * width, 1e-12)
-        # |d alpha| of an SIE is at most its convergence's double, theta_E sqrt(q) / (q r)
-        bound = 1.0 + abs(self.shear) + self.theta_e / np.sqrt(self.q) / nearest
+        bound = 1.0 + abs(self.shear) + self.mass.largest_gradient(nearest)
         return np.asarray(bound / (self.source_q * self.reff))
 
 
@@ -115,8 +102,13 @@ def _scene(columns: RenderColumns, row: int, pixscale_arcsec: float) -> _Scene:
     sis = columns.lens_model[row] == SIS
     return _Scene(
         lens=(columns.lens_x_arcsec[row] / pixscale_arcsec, columns.lens_y_arcsec[row] / pixscale_arcsec),
-        theta_e=columns.theta_e_arcsec[row] / pixscale_arcsec,
-        e=0.0 if sis else columns.lens_e[row],
+        mass=Mass(
+            model=int(columns.lens_model[row]),
+            theta_e=columns.theta_e_arcsec[row] / pixscale_arcsec,
+            e=0.0 if sis else columns.lens_e[row],
+            gamma=columns.lens_gamma[row],
+            rs=columns.nfw_rs_arcsec[row] / pixscale_arcsec,
+        ),
         phi=columns.lens_phi_rad[row],
         shear=columns.shear[row],
         shear_phi=columns.shear_phi_rad[row],
@@ -325,7 +317,7 @@ def _row_bands(
     psf = _psf(columns, row, pixscale_arcsec, images)
     parity = 0.5 * ((size + 1) % 2)
     centre = abs(scene.lens[0]) + abs(scene.lens[1])
-    centre += (np.hypot(*scene.source) + scene.theta_e / np.sqrt(scene.q)) / (1.0 - abs(scene.shear))
+    centre += scene.mass.reach(float(np.hypot(*scene.source)), scene.shear)
     domain = 0.5 * size + 1.0
     if psf is not None:
         domain = max(0.5 * size + min(60.0, psf.reach), centre + 20.0 * scene.reff)

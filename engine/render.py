@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.errors import RenderError
 from arcforge.engine.profiles import (
+    deflection_epl,
+    deflection_nfw,
     deflection_shear,
     deflection_sie,
     deflection_sis,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from arcforge.engine.psf_images import PsfImages
 
 __all__ = [
+    "deflection_epl",
+    "deflection_nfw",
     "deflection_shear",
     "deflection_sie",
     "deflection_sis",

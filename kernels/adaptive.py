@@ -24,15 +24,17 @@ import numpy as np
 
 from arcforge.kernels import math32
 from arcforge.kernels._jit import inline, jit
+from arcforge.kernels.lenses import lens_of
 from arcforge.kernels.ray import (
+    N_FIELDS,
     TINY,
     F,
+    brightness_of,
     exponent_of,
-    inverse_psi_at,
     is_exponential,
     lens_frame,
     model_of,
-    source_radius2,
+    source_coordinates,
 )
 from arcforge.kernels.spread import (
     BASE,
@@ -44,25 +46,25 @@ from arcforge.kernels.spread import (
     spread_first,
 )
 
-CHUNK = 64  # divided cells processed together: 16 samples each fill the vector lanes from level-1 cache
-LANES = 8  # cells sampled together: a 256-bit vector of float32
+CHUNK = 64  # divided cells processed together: their samples fit the level-1 cache
+LANES = 8  # lines of samples are padded to whole 256-bit vectors of float32
 DEEPEST = 18  # a cell is then 2^-17 nodes wide
+LN2 = F(0.6931471805599453)
 
 
 @inline
-def sample(m, x, y, width, cusp, exponential):
+def sample(m, kind, lens, x, y, width, cusp, exponential):
     """Return the brightness at a sample and the bound on its cell's error, both per pixel area for unit flux.
 
-    ``x, y`` in the lens's principal frame; ``width`` of the cell [pix]; ``cusp`` = b_n (width * stretch /
-    2)^(1/n).
+    ``x, y`` in the lens's frame; ``width`` of the cell times ``stretch``; ``cusp`` = b_n (width / 2)^(1/n).
     """
-    inverse_psi = inverse_psi_at(m, x, y)
-    rho2 = source_radius2(m, x, y, inverse_psi) + TINY
-    t = exponent_of(m, rho2, exponential)
-    magnified = max(F(1.0), m.einstein * inverse_psi - F(1.0)) + m.shear
-    epsilon = magnified * (width * m.stretch) / np.sqrt(rho2)
-    change = F(2.0) * m.half_inverse_n * t * epsilon
-    brightness = m.central * math32.exp(-t)
+    u, v, magnified = source_coordinates(m, kind, lens, x, y)
+    rho2 = u * u + v * v + TINY
+    magnified += m.shear
+    epsilon = magnified * width / np.sqrt(rho2)
+    exponent = exponent_of(m, rho2, exponential)
+    brightness = brightness_of(m, exponent)
+    change = (F(2.0) * LN2 * m.half_inverse_n) * exponent * epsilon
     # e^(0.6 change) from below, as a power: an exact exponential here would cost an eighth of the ray
     gain = F(1.0) + F(0.6 / 16.0) * change
     gain *= gain
@@ -77,38 +79,42 @@ def sample(m, x, y, width, cusp, exponential):
 
 
 @inline
-def _sample_all(m, xs, ys, count, dx, dy, width, cusp, exponential, values, errors):
-    for k in range((count + LANES - 1) // LANES * LANES):
-        x, y = lens_frame(m, xs[k] + dx, ys[k] + dy)
-        values[k], errors[k] = sample(m, x, y, width, cusp, exponential)
+def _sample_all(m, kind, lens, xs, ys, count, width, cusp, exponential, values, errors):
+    for k in range(count):
+        x, y = lens_frame(m, xs[k], ys[k])
+        values[k], errors[k] = sample(m, kind, lens, x, y, width, cusp, exponential)
 
 
 @jit
-def sample_cells(fields, xs, ys, count, dx, dy, width, cusp, values, errors):
-    """Take one sample in each of ``count`` cells of one width, ``(dx, dy)`` from their centres ``xs, ys``.
+def sample_cells(kind, fields, xs, ys, count, width, values, errors):
+    """Take ``count`` samples at ``xs, ys`` [pix], each in a cell of that width [pix].
 
     Compiled once: the two loops here are nearly all of the machine code. Four arrays and no more: with six
     the compiler gives up proving that they do not overlap, and with it the vector lanes (4 times slower). The
-    count is rounded up to whole vectors, since the scalar rays of a remainder would cost three times the
-    rest: all arrays have room for, and ``xs, ys`` hold finite values up to, the next multiple of LANES.
+    count is a multiple of LANES, since the scalar rays of a remainder would cost three times the rest.
     """
-    m = model_of(fields)
+    m, lens = model_of(fields), lens_of(kind, fields[N_FIELDS:])
+    width *= m.stretch
+    inverse_n = F(2.0) * m.half_inverse_n
+    cusp = LN2 * m.steepness * math32.exp2(inverse_n * math32.log2(F(0.5) * width))
     if is_exponential(m):
-        _sample_all(m, xs, ys, count, dx, dy, width, cusp, True, values, errors)
+        _sample_all(m, kind, lens, xs, ys, count, width, cusp, True, values, errors)
     else:
-        _sample_all(m, xs, ys, count, dx, dy, width, cusp, False, values, errors)
+        _sample_all(m, kind, lens, xs, ys, count, width, cusp, False, values, errors)
 
 
 @jit
 def adaptive_grid(
-    fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
-    stack_place, stack_node, lines, parts, part_errors, nodes, weights, grid, report,
+    kind, fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
+    stack_place, stack_node, lines, samples, cells, nodes, weights, grid, report,
 ):  # fmt: skip
     """Fill ``grid`` with one row's light for unit flux [per node], every cell within the tolerance.
 
     Parameters
     ----------
-    fields : float32 (22,)
+    kind : NamedTuple
+        Lens model, one of ``lenses.LENSES``.
+    fields : float32 (n,)
         The folded row.
     eta : float32
         Tolerance of a cell, as a fraction of the image's peak.
@@ -125,61 +131,40 @@ def adaptive_grid(
         Position of node 0 [pix from the stamp's centre]; nodes a pixel.
     bounds : int64 (4,)
         Nodes that hold light: first and end in y, then in x; an even number of each.
-    table, stencil : float32 (513, 8), (2, 8)
+    table, stencil : float32 (513 * 8,), (2, 8)
         Gridding weights by position, and those of a first cell's two positions.
-    first : float32 (>= 7 * cells,)
+    first : float32 (>= 7 * first cells,)
         Scratch: four samples, the bound and two more values of every first cell.
     stack_place, stack_node : float32 (capacity, 2), int32 (capacity, 3)
         Scratch: centre of waiting cells; lower node (y, x) of their first cell, how often they were divided.
-    lines : float32 (4, >= max(nodes in x + 12, 64)), parts, part_errors : float32 (16, 64)
-    nodes : int32 (2, 64), weights : float32 (12, 8)
+    lines : float32 (4, >= nodes in x + 12)
+    samples : float32 (4, >= max(16 * CHUNK, 2 * nodes in x + 4 * LANES))
+        Scratch: places, values and errors of the samples taken at once.
+    cells : float32 (2, CHUNK), nodes : int32 (2, CHUNK), weights : float32 (96,)
         Scratch.
     grid : float32 (size, size)
         Output.
     report : float64 (3,)
         Output: samples taken, cells divided, and the bound on the relative error of the convolved image.
     """
-    m = model_of(fields)
     grid[:] = F(0.0)
     report[:] = 0.0
     n_y, n_x = (bounds[1] - bounds[0]) // BASE, (bounds[3] - bounds[2]) // BASE
     if n_y <= 0 or n_x <= 0:
         return
-    cells = n_y * n_x
-    values = first[: 4 * cells].reshape((4, n_y, n_x))
-    errors = first[4 * cells : 5 * cells].reshape((n_y, n_x))
-    flux = first[5 * cells : 6 * cells].reshape((n_y, n_x))
-    sums = first[6 * cells : 7 * cells].reshape((n_y, n_x))
+    count = n_y * n_x
+    values = first[: 4 * count].reshape((4, n_y, n_x))
+    errors = first[4 * count : 5 * count].reshape((n_y, n_x))
     width = F(BASE) / nodes_per_pixel
     x_first = origin + (F(bounds[2]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
     y_first = origin + (F(bounds[0]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
-    inverse_n = F(2.0) * m.half_inverse_n
-    cusp = m.b_n * math32.exp(inverse_n * math32.log(F(0.5) * width * m.stretch))
-    area = width * width
-    # a sample on a cusp may not claim more than twice the source's whole flux for its cell
-    most = F(2.0) / area
-
-    xs, ys, line_values, line_errors = lines[0], lines[1], lines[2], lines[3]
-    for i in range(n_x + LANES):
-        xs[i] = x_first + F(i) * width
-    for j in range(n_y):
-        error_line, flux_line = errors[j], flux[j]
-        for i in range(n_x + LANES):
-            ys[i] = y_first + F(j) * width
-        for i in range(n_x):
-            error_line[i] = flux_line[i] = F(0.0)
-        for a in range(4):
-            dx = (GAUSS if a % 2 else -GAUSS) * width
-            dy = (GAUSS if a > 1 else -GAUSS) * width
-            value_line = values[a, j]
-            sample_cells(fields, xs, ys, n_x, dx, dy, width, cusp, line_values, line_errors)
-            for i in range(n_x):
-                value_line[i] = line_values[i]
-                error_line[i] += F(0.25) * line_errors[i]
-                flux_line[i] += F(0.25) * min(line_values[i], most)
+    flux = first[5 * count : 6 * count].reshape((n_y, n_x))
+    sums = first[6 * count : 7 * count].reshape((n_y, n_x))
+    sample_first(kind, fields, x_first, y_first, width, samples, values, errors, flux)
     peak = max(largest_mean(flux, window, sums, lines[0], lines[1]), floor)
     limit = eta * peak
 
+    area = width * width
     waiting = 0
     for j in range(n_y):
         for i in range(n_x):
@@ -197,13 +182,59 @@ def adaptive_grid(
                 errors[j, i] *= area
                 for a in range(4):
                     values[a, j, i] *= F(0.25) * area
-    samples = 4 * cells
-    divided = waiting
+    report[0] = 4 * count
+    report[1] = waiting
     if not boxed:
         spread_first(values, stencil, bounds, lines, grid)
+    divide_cells(
+        kind, fields, limit, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place, stack_node,
+        waiting, samples, cells, nodes, weights, errors, grid, report,
+    )  # fmt: skip
+    if estimate:
+        report[2] = largest_mean(errors, window, sums, lines[0], lines[1]) / (area * peak)
 
-    # Parts are pushed after every cell of their parents' generation: the top of the stack is of one
-    # generation.
+
+@jit
+def sample_first(kind, fields, x_first, y_first, width, samples, values, errors, flux):
+    """Sample every first cell: four values each, their mean bound and their mean brightness.
+
+    ``samples`` is scratch. A sample on a cusp may not claim more than twice the source's whole flux.
+    """
+    n_y, n_x = flux.shape
+    most = F(2.0) / (width * width)
+    stride = (n_x + LANES - 1) // LANES * LANES
+    xs, ys, found, bound = samples[0], samples[1], samples[2], samples[3]
+    for a in range(4):
+        dx = (GAUSS if a % 2 else -GAUSS) * width
+        for i in range(stride):
+            xs[a * stride + i] = x_first + F(i) * width + dx
+    for j in range(n_y):
+        for a in range(4):
+            y = y_first + F(j) * width + (GAUSS if a > 1 else -GAUSS) * width
+            for i in range(stride):
+                ys[a * stride + i] = y
+        sample_cells(kind, fields, xs, ys, 4 * stride, width, found, bound)
+        errors[j] = flux[j] = F(0.0)
+        for a in range(4):
+            value_line, error_line, flux_line = values[a, j], errors[j], flux[j]
+            found_line, bound_line = found[a * stride :], bound[a * stride :]
+            for i in range(n_x):
+                value_line[i] = found_line[i]
+                error_line[i] += F(0.25) * bound_line[i]
+                flux_line[i] += F(0.25) * min(found_line[i], most)
+
+
+@jit
+def divide_cells(
+    kind, fields, limit, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place, stack_node,
+    waiting, samples, cells, nodes, weights, errors, grid, report,
+):  # fmt: skip
+    """Sample the waiting cells' quarters, and theirs, until every cell's bound is within ``limit``.
+
+    Parts are pushed after every cell of their parents' generation: the top of the stack is of one generation.
+    """
+    base_width = F(BASE) / nodes_per_pixel
+    xs, ys = cells[0], cells[1]
     while waiting > 0:
         level = stack_node[waiting - 1, 2]
         count = 0
@@ -212,28 +243,28 @@ def adaptive_grid(
             xs[count], ys[count] = stack_place[waiting, 0], stack_place[waiting, 1]
             nodes[0, count], nodes[1, count] = stack_node[waiting, 0], stack_node[waiting, 1]
             count += 1
-        for k in range(count, min(CHUNK, count + LANES)):
+        stride = (count + LANES - 1) // LANES * LANES
+        for k in range(count, stride):
             xs[k], ys[k] = xs[0], ys[0]
-        whole = width / F(1 << level)
+        whole = base_width / F(1 << level)
         half = F(0.5) * whole
-        cusp = m.b_n * math32.exp(inverse_n * math32.log(F(0.5) * half * m.stretch))
+        place_x, place_y = samples[0], samples[1]
         for s in range(16):
-            sample_cells(
-                fields, xs, ys, count, whole * lattice(s % 4), whole * lattice(s // 4), half, cusp,
-                parts[s], part_errors[s],
-            )  # fmt: skip
-        samples += 16 * count
+            dx, dy = whole * lattice(s % 4), whole * lattice(s // 4)
+            for k in range(stride):
+                place_x[s * stride + k] = xs[k] + dx
+                place_y[s * stride + k] = ys[k] + dy
+        sample_cells(kind, fields, place_x, place_y, 16 * stride, half, samples[2], samples[3])
+        parts = samples[2, : 16 * stride].reshape((16, stride))
+        bounds_of_parts = samples[3, : 16 * stride].reshape((16, stride))
+        report[0] += 16 * count
         last = level + 1 >= DEEPEST
         weight = F(0.25) * half * half
         for c in range(4):
             top = 8 * (c // 2) + 2 * (c % 2)
             p0, p1, p2, p3 = parts[top], parts[top + 1], parts[top + 4], parts[top + 5]
-            e0, e1, e2, e3 = (
-                part_errors[top],
-                part_errors[top + 1],
-                part_errors[top + 4],
-                part_errors[top + 5],
-            )
+            e0, e1 = bounds_of_parts[top], bounds_of_parts[top + 1]
+            e2, e3 = bounds_of_parts[top + 4], bounds_of_parts[top + 5]
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
             for k in range(count):
@@ -246,7 +277,7 @@ def adaptive_grid(
                     stack_node[waiting, 1] = nodes[1, k]
                     stack_node[waiting, 2] = level + 1
                     waiting += 1
-                    divided += 1
+                    report[1] += 1
                     kept = F(0.0)
                 elif estimate:
                     errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += (
@@ -256,23 +287,8 @@ def adaptive_grid(
                 p1[k] *= kept
                 p2[k] *= kept
                 p3[k] *= kept
+        width = whole * nodes_per_pixel
         if boxed:
-            add_to_pixels(parts, count, nodes, xs, ys, origin, nodes_per_pixel, whole * nodes_per_pixel, grid)
+            add_to_pixels(parts, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid)
         else:
-            spread_cells(
-                parts,
-                count,
-                nodes,
-                xs,
-                ys,
-                origin,
-                nodes_per_pixel,
-                whole * nodes_per_pixel,
-                table,
-                weights,
-                grid,
-            )
-    report[0] = samples
-    report[1] = divided
-    if estimate:
-        report[2] = largest_mean(errors, window, sums, lines[0], lines[1]) / (area * peak)
+            spread_cells(parts, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid)

@@ -8,6 +8,7 @@ together with the PSF (``engine.gridding``). Adding it to the nearest node would
 import numpy as np
 
 from arcforge.kernels._jit import inline, jit
+from arcforge.kernels.lanes import add_mix_8, lerp_8, mix_8
 
 F = np.float32
 
@@ -105,26 +106,22 @@ def lattice(b):
     return F(0.5) * (GAUSS if b % 2 else -GAUSS) + (F(0.25) if b > 1 else F(-0.25))
 
 
-@inline
-def _weights(table, position, out):
-    """Write the gridding weights of a sample at ``position`` [nodes from the cell's lower node]."""
-    place = (position + F(0.5)) * F(TABLE_STEPS)
-    step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
-    part = place - F(step)
-    before, after = table[step], table[step + 1]
-    for o in range(REACH):
-        out[o] = before[o] + part * (after[o] - before[o])
-
-
 @jit
 def spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
-    """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes."""
+    """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes.
+
+    ``table`` float32 (513 * 8,) and ``weights`` (96,), scratch, are flat: twelve lines of eight nodes, the
+    weights of the four samples in x, of those in y, and the cell's four rows of samples summed in x.
+    """
+    flat, size = grid.reshape(grid.size), grid.shape[1]
     for k in range(count):
         at_x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k])
         at_y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k])
-        for b in range(4):
-            _weights(table, at_x + lattice(b) * width, weights[b])
-            _weights(table, at_y + lattice(b) * width, weights[4 + b])
+        for b in range(8):
+            # positions count from the cell's lower node, the table from half a node before it
+            place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width + F(0.5)) * F(TABLE_STEPS)
+            step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
+            lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
         for a in range(4):
             v0, v1, v2, v3 = (
                 values[4 * a, k],
@@ -132,18 +129,11 @@ def spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, t
                 values[4 * a + 2, k],
                 values[4 * a + 3, k],
             )
-            for o in range(REACH):
-                weights[8 + a, o] = (
-                    v0 * weights[0, o] + v1 * weights[1, o] + v2 * weights[2, o] + v3 * weights[3, o]
-                )
-        first = nodes[1, k] - 3
+            mix_8(weights, 64 + REACH * a, weights, 0, v0, v1, v2, v3)
+        first = (nodes[0, k] - 3) * size + nodes[1, k] - 3
         for r in range(REACH):
-            u0, u1, u2, u3 = weights[4, r], weights[5, r], weights[6, r], weights[7, r]
-            target = grid[nodes[0, k] + r - 3, first : first + REACH]
-            for o in range(REACH):
-                target[o] += (
-                    u0 * weights[8, o] + u1 * weights[9, o] + u2 * weights[10, o] + u3 * weights[11, o]
-                )
+            u0, u1, u2, u3 = weights[32 + r], weights[40 + r], weights[48 + r], weights[56 + r]
+            add_mix_8(flat, first + r * size, weights, 64, u0, u1, u2, u3)
 
 
 @jit

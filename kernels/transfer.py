@@ -17,21 +17,27 @@ def frequency(j, size, nodes_per_pixel):
 
 
 @jit
-def apply_gaussian(spectrum, sigma_pix, response, nodes_per_pixel, scale, line, out):
-    """Write ``spectrum`` times scale, a Gaussian's transform and the separable ``response`` to ``out``.
+def apply_gaussians(spectrum, sigmas_pix, response, nodes_per_pixel, scales, line, out):
+    """Write ``spectrum`` times a scale, a Gaussian's transform and the separable ``response`` to each band.
 
     exp(-2 pi^2 sigma^2 k^2); ``response`` holds one factor per frequency bin and axis, ``line`` is scratch;
-    both have the spectrum's own real type, which is what the products are done in.
+    both have the spectrum's own real type, which is what the products are done in. ``sigmas_pix``, ``scales``
+    and ``out`` have one entry a band.
     """
     size, half = spectrum.shape
-    falloff = -2.0 * np.pi**2 * sigma_pix**2
-    for j in range(size):
-        k = frequency(j, size, nodes_per_pixel)
-        line[j] = response[j] * np.exp(falloff * k * k)
-    for j in range(size):
-        row = line[j] * scale
-        for i in range(half):
-            out[j, i] = spectrum[j, i] * (row * line[i])
+    for band in range(out.shape[0]):
+        falloff = -2.0 * np.pi**2 * sigmas_pix[band] ** 2
+        for j in range(size // 2 + 1):
+            k = frequency(j, size, nodes_per_pixel)
+            line[j] = response[j] * np.exp(falloff * k * k)
+        for j in range(size // 2 + 1, size):
+            line[j] = line[size - j]
+        scale = line.dtype.type(scales[band])
+        for j in range(size):
+            row = line[j] * scale
+            source, target = spectrum[j], out[band, j]
+            for i in range(half):
+                target[i] = source[i] * (row * line[i])
 
 
 @jit
@@ -70,8 +76,8 @@ def apply_image(spectrum, transform, response, scale, out):
 
 @jit
 def crop(images, first, stride, out):
-    """Copy every ``stride``-th node from ``first`` on of ``images`` (bands, P, P) to ``out``."""
+    """Copy every ``stride``-th node from ``first`` on of every line of ``images`` to ``out``."""
     for b in range(out.shape[0]):
         for j in range(out.shape[1]):
             for i in range(out.shape[2]):
-                out[b, j, i] = images[b, first + j * stride, first + i * stride]
+                out[b, j, i] = images[b, j, first + i * stride]

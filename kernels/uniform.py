@@ -5,18 +5,20 @@ timing.
 import numpy as np
 
 from arcforge.kernels._jit import jit
-from arcforge.kernels.ray import brightness_line, model_of
+from arcforge.kernels.ray import brightness_line
 
 F = np.float32
 
 
 @jit
-def uniform_grid(fields, samples, origin, bounds, line, grid):
+def uniform_grid(kind, fields, samples, origin, bounds, line, grid):
     """Fill ``grid`` with the mean brightness of every pixel for a source of unit flux [1 / pix].
 
     Parameters
     ----------
-    fields : float32 (22,)
+    kind : NamedTuple
+        Lens model, one of ``lenses.LENSES``.
+    fields : float32 (n,)
         The folded row.
     samples : int
         Samples a pixel and axis, at the midpoints of equal sub-pixels.
@@ -29,7 +31,6 @@ def uniform_grid(fields, samples, origin, bounds, line, grid):
     grid : float32 (size, size)
         Output; nodes are pixel centres.
     """
-    m = model_of(fields)
     step = F(1.0) / F(samples)
     weight = step * step
     first = F(-0.5) + F(0.5) * step
@@ -39,7 +40,7 @@ def uniform_grid(fields, samples, origin, bounds, line, grid):
     for j in range(bounds[0], bounds[1]):
         for k in range(samples):
             y = F(origin + j) + first + F(k) * step
-            brightness_line(m, x_first, step, y, count * samples, line)
+            brightness_line(kind, fields, x_first, step, y, count * samples, line)
             for i in range(count):
                 total = F(0.0)
                 for s in range(samples):

@@ -116,7 +116,10 @@ def test_a_bad_value_is_named_with_row_column_and_range(column: str, value: floa
 
 @pytest.mark.parametrize(
     ("column", "value", "allowed"),
-    [("lens_model", "NFW", "CONTROL, SIS, SIE"), ("psf_model", "airy", "none, gaussian, moffat, image")],
+    [
+        ("lens_model", "KING", "CONTROL, SIS, SIE, EPL, NFW"),
+        ("psf_model", "airy", "none, gaussian, moffat, image"),
+    ],
 )
 def test_an_unknown_name_is_refused(column: str, value: str, allowed: str) -> None:
     catalog = make()

@@ -17,7 +17,7 @@ from arcforge.engine import (
 )
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.errors import RenderError
-from arcforge.engine.rays import fold, sersic_bn
+from arcforge.engine.rays import KINDS, fold, sersic_bn
 from arcforge.kernels.ray import source_points
 
 RATIOS = [0.3, 0.5, 0.7, 0.9, 0.99, 1.0 - 1e-6, 1.0]
@@ -212,13 +212,13 @@ def test_float32_path_deflects_within_two_microarcsec() -> None:
         "src_flux_nmgy_r": np.ones(n),
         "psf_fwhm_arcsec_r": np.ones(n),
     }
-    fields = fold(render_columns(rows, "r"), scale)
+    rays = fold(render_columns(rows, "r"), scale)
     axis = np.arange(32, dtype=np.float32) - np.float32(15.5)
     xs, ys = (grid.ravel() for grid in np.meshgrid(axis, axis))
     u, v = np.empty_like(xs), np.empty_like(ys)
     worst = 0.0
     for row in range(n):
-        source_points(fields[row], xs, ys, u, v)
+        source_points(KINDS[rays.kinds[row]], rays.fields[row], xs, ys, u, v)
         x, y = scale * xs.astype(np.float64), scale * ys.astype(np.float64)
         lens = deflection_sie(x, y, rows["theta_e_arcsec"][row], e[row], rows["lens_phi_rad"][row])
         shear = deflection_shear(x, y, rows["shear"][row], rows["shear_phi_rad"][row])

@@ -12,11 +12,27 @@ import numba
 import numpy as np
 import pytest
 
-from arcforge.kernels import adaptive, deflection, math32, philox, ray, spread, transfer, uniform
+from arcforge.engine.rays import KINDS
+from arcforge.kernels import (
+    adaptive,
+    angular,
+    deflection,
+    lens_epl,
+    lens_nfw,
+    lens_sie,
+    lens_sie_flat,
+    math32,
+    philox,
+    ray,
+    spread,
+    transfer,
+    uniform,
+)  # fmt: skip
 from arcforge.kernels._jit import FASTMATH, jit
 from arcforge.kernels.adaptive import sample_cells
-from arcforge.kernels.ray import N_FIELDS, brightness_line, model_of
+from arcforge.kernels.ray import N_FIELDS, brightness_line
 
+LENSES = [lens_sie, lens_sie_flat, lens_epl, lens_nfw]
 COMPILED = not numba.config.DISABLE_JIT
 DENSE = 400_001 if COMPILED else 501
 OPTIONS = {"nogil": True, "fastmath": set(FASTMATH), "error_model": "numpy"}
@@ -32,6 +48,16 @@ def _exp(x, out):
 def _log(x, out):
     for i in range(x.size):
         out[i] = math32.log(x[i])
+
+
+def _exp2(x, out):
+    for i in range(x.size):
+        out[i] = math32.exp2(x[i])
+
+
+def _log2(x, out):
+    for i in range(x.size):
+        out[i] = math32.log2(x[i])
 
 
 def _log1p(x, out):
@@ -51,7 +77,8 @@ def _atanh(x, out):
 
 # Compiled anew, not from the cache: numba does not show the machine code of cached functions.
 LOOPS: dict[str, Any] = {
-    function.__name__[1:]: numba.njit(**OPTIONS)(function) for function in (_exp, _log, _log1p, _atan, _atanh)
+    function.__name__[1:]: numba.njit(**OPTIONS)(function)
+    for function in (_exp, _exp2, _log, _log2, _log1p, _atan, _atanh)
 }
 
 
@@ -76,6 +103,10 @@ def _wide(low: float, high: float) -> np.ndarray:
 SWEEPS: list[tuple[str, Any, Any, float]] = [
     ("exp", np.exp, lambda: np.linspace(-87.0, 88.0, DENSE), 1.4),
     ("exp", np.exp, lambda: np.r_[-_wide(1e-12, 1.0), _wide(1e-12, 1.0)], 1.4),
+    ("exp2", np.exp2, lambda: np.linspace(-126.0, 127.0, DENSE), 2.4),
+    ("exp2", np.exp2, lambda: np.r_[-_wide(1e-12, 1.0), _wide(1e-12, 1.0)], 2.4),
+    ("log2", np.log2, lambda: _wide(1.1754944e-38, 3.4e38), 3.5),
+    ("log2", np.log2, lambda: np.linspace(0.5, 2.0, DENSE), 3.5),
     ("log", np.log, lambda: _wide(1.1754944e-38, 3.4e38), 1.5),
     ("log", np.log, lambda: np.linspace(0.5, 2.0, DENSE), 1.5),
     ("log1p", np.log1p, lambda: np.linspace(-0.99, 3.0, DENSE), 2.8),
@@ -101,19 +132,23 @@ def test_docstring_states_the_bounds_of_the_sweeps() -> None:
     assert table == {name: f"{bound:g}" for name, _, _, bound in SWEEPS}
 
 
-@pytest.mark.parametrize("name", ["exp", "log", "log1p", "atan", "atanh"])
+@pytest.mark.parametrize("name", ["exp", "exp2", "log", "log2", "log1p", "atan", "atanh"])
 def test_error_against_forty_digits(name: str) -> None:
     """The float64 forms, which the sweeps trust, are themselves checked against at random points."""
     rng = np.random.default_rng(32)
     x = {
         "exp": rng.uniform(-87.0, 88.0, 60),
+        "exp2": rng.uniform(-126.0, 127.0, 60),
+        "log2": 10.0 ** rng.uniform(-37.0, 38.0, 60),
         "log": 10.0 ** rng.uniform(-37.0, 38.0, 60),
         "log1p": 10.0 ** rng.uniform(-20.0, 20.0, 60),
         "atan": 10.0 ** rng.uniform(-20.0, 20.0, 60) * rng.choice([-1.0, 1.0], 60),
         "atanh": rng.uniform(-0.999, 0.999, 60),
     }[name].astype(np.float32)
     with mpmath.workdps(40):
-        exact = np.array([float(getattr(mpmath, name)(mpmath.mpf(float(value)))) for value in x])
+        forms = {"exp2": lambda v: mpmath.mpf(2) ** v, "log2": lambda v: mpmath.log(v, 2)}
+        form = forms.get(name) or getattr(mpmath, name)
+        exact = np.array([float(form(mpmath.mpf(float(value)))) for value in x])
     assert ulps(apply(name, x), exact).max() <= max(bound for key, _, _, bound in SWEEPS if key == name)
 
 
@@ -122,7 +157,7 @@ def test_power_through_log_and_exp() -> None:
     rng = np.random.default_rng(33)
     x = (10.0 ** rng.uniform(-10.0, 6.0, DENSE)).astype(np.float32)
     p = np.float32(1.0 / 8.0)
-    found = apply("exp", p * apply("log", x)).astype(np.float64)
+    found = apply("exp2", p * apply("log2", x)).astype(np.float64)
     assert np.abs(found / x.astype(np.float64) ** float(p) - 1.0).max() < 6e-7
 
 
@@ -131,6 +166,9 @@ def test_edges() -> None:
     at_88, above, infinite = apply("exp", [88.0, 100.0, np.inf])
     assert np.isfinite(at_88)
     assert above == infinite == at_88
+    smallest, one, largest = apply("exp2", [-np.inf, 0.0, np.inf])
+    assert (smallest, one, largest) == (2.0**-126, 1.0, 2.0**127)
+    assert apply("log2", [1.0, 8.0, 0.25]).tolist() == [0.0, 3.0, -2.0]
     assert apply("log", [1.0]).tolist() == [0.0]
     assert apply("log1p", [0.0]).tolist() == [0.0]
     half_pi = np.float32(np.pi / 2.0)
@@ -193,21 +231,22 @@ def test_loops_vectorise(name: str) -> None:
 
 
 @compiled_only
-def test_ray_loop_of_the_adaptive_kernel_vectorises() -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_ray_loop_of_the_adaptive_kernel_vectorises(kind: Any) -> None:
     loop = numba.njit(**OPTIONS)(sample_cells.py_func)
     line, one = np.ones(64, dtype=np.float32), np.float32(1.0)
-    loop(np.ones(N_FIELDS, dtype=np.float32), line, line, 8, one, one, one, one, line.copy(), line.copy())
+    loop(kind, np.ones(N_FIELDS + 40, dtype=np.float32), line, line, 8, one, line.copy(), line.copy())
     require_vector_code(machine_code(loop), least=100)
 
 
-def _line(fields, out):
-    brightness_line(model_of(fields), math32.F(0.0), math32.F(1.0), math32.F(1.0), out.size, out)
+def _line(kind, fields, out):
+    brightness_line(kind, fields, math32.F(0.0), math32.F(1.0), math32.F(1.0), out.size, out)
 
 
 @compiled_only
 def test_ray_loop_of_the_uniform_kernel_vectorises() -> None:
     loop = numba.njit(**OPTIONS)(_line)
-    loop(np.ones(N_FIELDS, dtype=np.float32), np.ones(64, dtype=np.float32))
+    loop(KINDS[0], np.ones(N_FIELDS + 40, dtype=np.float32), np.ones(64, dtype=np.float32))
     require_vector_code(machine_code(loop), least=80)
 
 
@@ -234,7 +273,9 @@ def test_nan_and_infinity_are_not_assumed_away_nor_sums_reordered() -> None:
 
 
 @compiled_only
-@pytest.mark.parametrize("module", [adaptive, deflection, math32, philox, ray, spread, transfer, uniform])
+@pytest.mark.parametrize(
+    "module", [adaptive, angular, deflection, *LENSES, math32, philox, ray, spread, transfer, uniform]
+)
 def test_every_kernel_is_compiled_with_the_named_flags_or_none(module: Any) -> None:
     forbidden = {"fast", "nnan", "ninf", "reassoc"}
     kernels = [value for value in vars(module).values() if hasattr(value, "py_func")]

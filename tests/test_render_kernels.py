@@ -15,10 +15,11 @@ from arcforge.engine import deflection_shear, deflection_sie, sersic_profile_Ie1
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.gridding import gridding_kernel, gridding_table, gridding_transform
 from arcforge.engine.layout import Layout, layout
-from arcforge.engine.rays import fold
+from arcforge.engine.rays import KINDS, fold
 from arcforge.engine.render import render_batch
 from arcforge.kernels import spread
-from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
+from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
+from arcforge.kernels.lens_sie import N_PARAMETERS
 from arcforge.kernels.ray import N_FIELDS, source_points
 from arcforge.kernels.spread import BASE, GAUSS, REACH
 from arcforge.kernels.uniform import uniform_grid
@@ -58,11 +59,11 @@ def _brightness(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_uniform_grid_is_the_mean_of_midpoint_samples(lens_rows: Any, n: float, samples: int) -> None:
     rows = _scene(lens_rows, src_n=n)
-    fields = fold(render_columns(rows, "r"), SCALE)[0]
+    rays = fold(render_columns(rows, "r"), SCALE)
     grid = np.full((SIZE, SIZE), np.nan, dtype=np.float32)
     bounds = np.array([1, SIZE, 0, SIZE - 2])
     line = np.empty(samples * SIZE, dtype=np.float32)
-    uniform_grid(fields, samples, -0.5 * (SIZE - 1), bounds, line, grid)
+    uniform_grid(KINDS[rays.kinds[0]], rays.fields[0], samples, -0.5 * (SIZE - 1), bounds, line, grid)
 
     offsets = (np.arange(samples) + 0.5) / samples - 0.5
     axis = (np.arange(SIZE) - 0.5 * (SIZE - 1))[:, None] + offsets
@@ -80,13 +81,13 @@ def test_no_ray_fails_at_the_lens_nor_at_the_source(lens_rows: Any) -> None:
         rows = _scene(
             lens_rows, src_n=n, lens_x_arcsec=0.0, lens_y_arcsec=0.0, src_x_arcsec=0.0, src_y_arcsec=0.0
         )
-        fields = fold(render_columns(rows, "r"), SCALE)[0]
+        fields = fold(render_columns(rows, "r"), SCALE).fields[0]
         zero = np.zeros(1, dtype=np.float32)
         u, v = np.full(1, np.nan, dtype=np.float32), np.full(1, np.nan, dtype=np.float32)
-        source_points(fields, zero, zero, u, v)
+        source_points(KINDS[0], fields, zero, zero, u, v)
         assert (u[0], v[0]) == (0.0, 0.0)
         grid = np.empty((1, 1), dtype=np.float32)
-        uniform_grid(fields, 1, 0.0, np.array([0, 1, 0, 1]), np.empty(1, dtype=np.float32), grid)
+        uniform_grid(KINDS[0], fields, 1, 0.0, np.array([0, 1, 0, 1]), np.empty(1, dtype=np.float32), grid)
         assert grid[0, 0] == pytest.approx(fields[18], rel=1e-3 if n < 5 else 0.3)  # n = 6: cusp, and TINY
 
 
@@ -145,7 +146,7 @@ def test_divided_cells_spread_as_the_kernel_says(level: int) -> None:
     grid = np.zeros((size, size), dtype=np.float32)
     table = gridding_table()[0]
     ys, xs = places.astype(np.float32)
-    weights = np.empty((12, REACH), dtype=np.float32)
+    weights = np.empty(12 * REACH, dtype=np.float32)
     spread.spread_cells(values, count, nodes, xs, ys, F(origin), F(per_pixel), F(width), table, weights, grid)
     lattice = np.array([-0.25 - 0.5 * GAUSS, -0.25 + 0.5 * GAUSS, 0.25 - 0.5 * GAUSS, 0.25 + 0.5 * GAUSS])
     at_x, at_y, flat = [], [], []
@@ -180,7 +181,7 @@ def _adaptive(
     """Run the kernel on one row, asking for its own estimate; return grid, report and layout."""
     columns = render_columns(rows, "r")
     where = layout(columns, stamp_size=SIZE, pixscale_arcsec=SCALE, rtol=rtol, uniform=False)
-    fields = fold(columns, SCALE)[0]
+    rays = fold(columns, SCALE)
     size, bounds = int(where.size[0]), where.bounds[0]
     up, across = int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2])
     cells = -(-up // BASE) * -(-across // BASE)
@@ -189,12 +190,14 @@ def _adaptive(
     origin = -0.5 * (SIZE - 1) - where.first[0] / where.nodes_per_pixel[0]
     room = cells + 3 * CHUNK * DEEPEST
     adaptive_grid(
-        fields, F(2.0 * rtol), where.peak_floor[0], int(where.window[0]), boxed, True, F(origin),
+        KINDS[rays.kinds[0]], rays.fields[0], F(2.0 * rtol), where.peak_floor[0], int(where.window[0]),
+        boxed, True, F(origin),
         F(where.nodes_per_pixel[0]), bounds, table, stencil, np.empty(7 * cells, dtype=np.float32),
         np.empty((room, 2), dtype=np.float32), np.empty((room, 3), dtype=np.int32),
-        np.empty((4, max(across + 12, CHUNK)), dtype=np.float32), np.empty((16, CHUNK), dtype=np.float32),
-        np.empty((16, CHUNK), dtype=np.float32), np.empty((2, CHUNK), dtype=np.int32),
-        np.empty((12, REACH), dtype=np.float32), grid, report,
+        np.empty((4, across + 12), dtype=np.float32),
+        np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=np.float32),
+        np.empty((2, CHUNK), dtype=np.float32), np.empty((2, CHUNK), dtype=np.int32),
+        np.empty(12 * REACH, dtype=np.float32), grid, report,
     )  # fmt: skip
     return grid, report, where
 
@@ -258,14 +261,15 @@ def test_without_psf_samples_go_to_their_own_pixel(lens_rows: Any) -> None:
 
 def test_empty_bounds_give_an_empty_grid(lens_rows: Any) -> None:
     """A source so far away that its light stays off the grid."""
-    fields = np.zeros(N_FIELDS, dtype=np.float32)
+    fields = np.zeros(N_FIELDS + N_PARAMETERS, dtype=np.float32)
     grid, report = np.full((8, 8), np.nan, dtype=np.float32), np.full(3, np.nan)
     scratch, places = np.empty((16, 64), dtype=np.float32), np.empty((8, 3), dtype=np.int32)
     table, stencil = gridding_table()
     adaptive_grid(
-        fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]), table, stencil,
-        np.empty(7, dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4], scratch,
-        scratch, np.empty((2, 64), dtype=np.int32), np.empty((12, 8), dtype=np.float32), grid, report,
+        KINDS[0], fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]),
+        table, stencil,
+        np.empty(7, dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4], scratch[:4],
+        scratch, np.empty((2, 64), dtype=np.int32), np.empty(96, dtype=np.float32), grid, report,
     )  # fmt: skip
     assert not grid.any()
     assert not report.any()
