@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from arcforge.bench.machine import describe_machine
 from arcforge.bench.runner import time_calls
-from arcforge.engine.arrays import ImageArray, ImageReader
+from arcforge.engine.arrays import ImageArray
 from arcforge.engine.commits import place_files
+from arcforge.engine.image_reader import ImageReader
 from arcforge.engine.inject import prepare
 from arcforge.engine.pairing import pair_exactly
 from arcforge.engine.plan import shard_shape

@@ -148,53 +148,6 @@ def read_attributes(group_json: bytes) -> dict[str, Any] | None:
     return attributes if isinstance(attributes, dict) else None
 
 
-class ImageReader:
-    """Reads rows of a (row, band, y, x) array of a store on disk; opens it on first use."""
-
-    def __init__(self, root: Path, path: str) -> None:
-        self._where = root / path
-        self._opened: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Open anew in another process: zarr's threads do not go along."""
-        return self.__dict__ | {"_opened": None}
-
-    @property
-    def _array(self) -> Any:
-        if self._opened is None:
-            try:
-                self._opened = zarr.open_array(str(self._where), mode="r")
-            except Exception as error:  # zarr raises what its parsers raise
-                raise StoreCorruptError(f"{self._where}: is not a readable array ({error})") from error
-        return self._opened
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows of an inner chunk, the least that is decoded."""
-        return int(self._array.chunks[0])
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of one row."""
-        return tuple(self._array.shape[1:])
-
-    def read(self, first: int, stop: int) -> Pixels:
-        """Return the rows ``first`` to ``stop - 1``.
-
-        Raises
-        ------
-        StoreCorruptError
-            Where a chunk does not hold its checksum or cannot be decoded.
-        """
-        try:
-            return np.asarray(self._array[first:stop], dtype=np.float32)
-        except Exception as error:  # a codec raises whatever it likes at damaged bytes
-            raise StoreCorruptError(
-                f"{self._where}: rows {first} to {stop - 1} cannot be decoded ({error}); "
-                "run 'arcforge verify --level full' to find the damaged file"
-            ) from error
-
-
 def read_column(root: Path, path: str) -> NDArray[Any]:
     """Read a 1-D array of a store on disk."""
     try:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.arrays import Encoded, ImageReader, Pixels
+from arcforge.engine.arrays import Encoded, Pixels
+from arcforge.engine.image_reader import ImageReader
 from arcforge.engine.plan import Plan
 
 if TYPE_CHECKING:

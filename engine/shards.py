@@ -16,8 +16,8 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-_CHECKSUM_BYTES = 4
-_ABSENT = 2**64 - 1  # offset and length of a chunk that lies beyond the array
+CHECKSUM_BYTES = 4
+ABSENT = 2**64 - 1  # offset and length of a chunk that lies beyond the array
 
 
 class Compression(NamedTuple):
@@ -56,7 +56,7 @@ def encode_shard(
 def _encode_shard(
     pixels: NDArray[np.float32], chunk_rows: int, shard_rows: int, compression: Compression | None
 ) -> bytearray:
-    index = np.full((shard_rows // chunk_rows, 2), _ABSENT, dtype="<u8")
+    index = np.full((shard_rows // chunk_rows, 2), ABSENT, dtype="<u8")
     shard = bytearray()
     for chunk, first in enumerate(range(0, len(pixels), chunk_rows)):
         rows = pixels[first : first + chunk_rows]
@@ -64,7 +64,7 @@ def _encode_shard(
             rows = np.full((chunk_rows, *pixels.shape[1:]), np.nan, dtype=np.float32)
             rows[: len(pixels) - first] = pixels[first:]
         encoded = _compress(rows, compression)
-        index[chunk] = len(shard), len(encoded) + _CHECKSUM_BYTES
+        index[chunk] = len(shard), len(encoded) + CHECKSUM_BYTES
         shard += encoded
         shard += _checksum(encoded)
     table = index.tobytes()
@@ -84,4 +84,4 @@ def _compress(rows: NDArray[np.float32], compression: Compression | None) -> byt
 
 
 def _checksum(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(_CHECKSUM_BYTES, "little")
+    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")

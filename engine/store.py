@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.arrays import METADATA_FILE, ImageReader, Pixels, read_attributes, read_column, shard_key
+from arcforge.engine.arrays import METADATA_FILE, Pixels, read_attributes, read_column, shard_key
 from arcforge.engine.commits import (
     HOSTS,
     MANIFEST_FILE,
@@ -42,6 +42,7 @@ from arcforge.engine.commits import (
     size_fault,
 )
 from arcforge.engine.errors import StoreCorruptError, StoreError
+from arcforge.engine.image_reader import ImageReader
 from arcforge.engine.plan import Plan, read_plan
 from arcforge.engine.store_status import (
     COMPLETE,
