@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("inject", "Check a store against what was committed."),
     "info": ("inject", "Summarise a store."),
     "show": ("show", "Draw rows of a store: control, stamp and arc."),
+    "replay": ("replay", "Render rows of a store again, and compare bits."),
     "certify": ("certify", "Check the renderer's numbers on this machine."),
     "bench": ("bench", "Time kernels, other programs, whole runs and the store."),
 }

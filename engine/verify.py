@@ -201,7 +201,7 @@ def _render_again(store: Store, found: Verification, n_rows: int, threads: int |
         f"{int(differs.sum())} of {len(rows)} rows rendered again differ, the first is row "
         f"{store.rows[rows[differs][0]]}, by up to {worst:.1g} of the brightest pixel"
     )
-    other = _other_machinery(store)
+    other = other_machinery(store)
     if other:
         found.notes.append(f"{store.path}: {what}; it was made with {other}")
     else:
@@ -210,7 +210,7 @@ def _render_again(store: Store, found: Verification, n_rows: int, threads: int |
         )
 
 
-def _other_machinery(store: Store) -> str:
+def other_machinery(store: Store) -> str:
     """Say which code, library or processor made a store, where it is not the present one."""
     plan = store.plan
     if plan.code_sha256 != provenance.code_sha256():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import typer
 
-from arcforge.cli.show import _parse_rows
+from arcforge.cli.options import parse_rows
 
 
 def test_numbers_and_ranges_in_the_order_given():
-    assert _parse_rows("7, 0,3:6", 10) == [7, 0, 3, 4, 5]
-    assert _parse_rows("9", 10) == [9]
+    assert parse_rows("7, 0,3:6", 10, 240) == [7, 0, 3, 4, 5]
+    assert parse_rows("9", 10, 240) == [9]
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def test_numbers_and_ranges_in_the_order_given():
 )
 def test_other_rows_are_refused(text, message):
     with pytest.raises(typer.BadParameter, match=message):
-        _parse_rows(text, 10)
+        parse_rows(text, 10, 240)
 
 
 def test_a_huge_range_is_refused_before_it_is_built():
     with pytest.raises(typer.BadParameter, match="240 rows"):
-        _parse_rows("0:999999999999", 10**12)
+        parse_rows("0:999999999999", 10**12, 240)
