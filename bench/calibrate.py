@@ -50,9 +50,10 @@ def audit_case(fault: Fault, survey: Survey, seed: int, n_pairs: int, folder: Pa
     report = run_audit(path, seed=seed, checks=[c for c in CHECKS if c.id in _NAMING]).report
     seconds = time.perf_counter() - start
     names = [cause["name"] for cause in report["causes"]]
-    found = report["causes"][0] if names else None
+    found = next((c for c in report["causes"] if c["name"] == fault.cause), None)
+    wanted = {fault.cause, *fault.also}
     failed = [c["id"] for c in report["checks"] if c["status"] not in ("PASS", "WARN")]
-    right = names[:1] == [fault.cause] if fault.cause else not names and not failed
+    right = bool(names) and names[0] in wanted if fault.cause else not names and not failed
     interval = found["ci95"] if found and right else None
     truth = made.truth
     return {
@@ -62,7 +63,7 @@ def audit_case(fault: Fault, survey: Survey, seed: int, n_pairs: int, folder: Pa
         "wanted": fault.cause,
         "named": names,
         "right": right,
-        "only": right and len(names) <= 1,
+        "only": right and set(names) <= wanted,
         "truth": truth,
         "estimate": found["estimate"] if found else None,
         "ci95": interval,

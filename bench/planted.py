@@ -76,6 +76,8 @@ class Fault:
         Makes (stamps, controls) from a recipe.
     theta_e_factor : float
         Makes the recorded lenses larger, so that light reaches the stamp's edge.
+    also : tuple of str
+        Further causes of a set with several faults; which of them comes first is open.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Fault:
     truth: float | Callable[[Recipe], float] | None
     make: Callable[[Recipe], tuple[Images, Images]]
     theta_e_factor: float = 1.0
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -368,6 +371,7 @@ def _list_faults() -> tuple[Fault, ...]:
             "psf_width",
             1.2,
             _changed(psf_fwhm_arcsec=1.2, src_flux_nmgy=1.05),
+            also=("flux_scale",),
         )
     )
     found.append(
@@ -376,6 +380,7 @@ def _list_faults() -> tuple[Fault, ...]:
             "psf_width",
             2.355,
             _two({"psf_fwhm_arcsec": 2.355}, lambda a, r: a + np.float32(0.2 * r.sky_sigma_nmgy.mean())),
+            also=("pedestal",),
         )
     )
     return tuple(found)

@@ -32,6 +32,13 @@ def audit(
     n_pairs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Pairs to draw; 2000 if not given.")
     ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML, a test a check.")
+    ] = None,
+    map_file: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="FILE", help='Names of columns (TOML): [columns], our name = "yours".'),
+    ] = None,
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that replaces default thresholds.")
     ] = None,
@@ -48,14 +55,17 @@ def audit(
 ) -> None:
     """Decide whether paired stamps leak their label: bug, PSF or physics; GO or NO-GO.
 
-    Stamp minus control is held against arcs rendered anew from the recorded parameters. Exit code: 0 GO, 10
-    GO-WITH-REMEDY, 20 NO-GO, 30 INCONCLUSIVE.
+    Stamp minus control is held against arcs rendered anew from the recorded parameters. Of images with a
+    label but no controls, what needs no pair is audited; of a catalogue, its splits and labels.
+    Exit code: 0 GO, 10 GO-WITH-REMEDY, 20 NO-GO, 30 INCONCLUSIVE.
 
     Examples
     --------
     arcforge audit lenses.zarr --html audit.html
     arcforge audit train.parquet --json audit.json --n-pairs 5000
     arcforge audit train.parquet --fail-on nogo,inconclusive
+    arcforge audit train.parquet --map names.toml --junit audit.xml
+    arcforge audit catalogue.fits --json splits.json
     arcforge audit --tables published.toml --html tables.html
     """
     failing = _parse_fail_on(fail_on)
@@ -64,21 +74,30 @@ def audit(
     if tables is not None:
         report = audit_published(tables, seed, json_file, html_file)
         raise typer.Exit(EXIT_CODES[report["verdict"]] if report["verdict"] in failing else 0)
-    from arcforge.engine.auditing.page import write_page
-    from arcforge.engine.auditing.run import run_audit
+    from arcforge.engine.auditing.junit import write_junit
+    from arcforge.engine.auditing.mapping import read_mapping
+    from arcforge.engine.auditing.run import audit as run
 
     with terminal.progress("auditing", "steps") as progress:
-        result = run_audit(pairs, seed=seed, n_pairs=n_pairs, thresholds=thresholds, progress=progress)
+        report = run(
+            pairs,
+            seed=seed,
+            n_pairs=n_pairs,
+            thresholds=thresholds,
+            columns=None if map_file is None else read_mapping(map_file),
+            html=html_file,
+            progress=progress,
+        )
     if json_file is not None:
-        terminal.write_json(result.report, json_file)
-    if html_file is not None:
-        write_page(result, html_file)
-    print_checks(result.report)
-    print_verdict(result.report)
-    for path in (json_file, html_file):
+        terminal.write_json(report, json_file)
+    if junit_file is not None:
+        write_junit(report, junit_file, passing=report["verdict"] not in failing)
+    print_checks(report)
+    print_verdict(report)
+    for path in (json_file, html_file, junit_file):
         if path is not None:
             terminal.note(f"wrote {path}")
-    verdict = result.report["verdict"]
+    verdict = report["verdict"]
     raise typer.Exit(EXIT_CODES[verdict] if verdict in failing else 0)
 
 

@@ -10,12 +10,15 @@ import io
 import math
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _MAX_MEMBERS = 16
+# As numpy's own limit
+_MAX_HEADER_BYTES = 10_000
 _PREFIX = "image_"
 # Bands of the surveys in use, by wavelength: the order in which named images are stacked.
 BAND_ORDER = "ugrizyYJHK"
@@ -104,20 +107,29 @@ def read_arrays(
         raise BlobError(f"not a readable npz archive ({reason})") from error
 
 
+@lru_cache(maxsize=64)
+def _read_header(beginning: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, Fortran order, dtype and the header's length; a set repeats few headers many times."""
+    stream = io.BytesIO(beginning)
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    return (*read_header(stream), stream.tell())
+
+
 def _read_array(data: bytes, name: str) -> NDArray[Any]:
-    stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, dtype = read_header(stream)
+        # magic and version, then the header's length in two or four bytes
+        wide = data[6:7] == b"\x02"
+        length = int.from_bytes(data[8:12] if wide else data[8:10], "little") + (12 if wide else 10)
+        shape, fortran_order, dtype, begin = _read_header(data[: min(length, _MAX_HEADER_BYTES)])
     except (ValueError, KeyError, SyntaxError) as error:
         raise BlobError(f"{name} has no readable array header ({error})") from error
     if dtype.kind not in "fiubUS" or dtype.itemsize == 0:
         raise BlobError(f"{name} has dtype {dtype}; arrays hold numbers or text, nothing pickled")
-    payload = data[stream.tell() :]
+    payload = memoryview(data)[begin:]
     if len(payload) != math.prod(shape) * dtype.itemsize:
         raise BlobError(f"{name} holds {len(payload)} bytes for shape {shape} of {dtype}")
     array = np.frombuffer(payload, dtype=dtype).reshape(shape, order="F" if fortran_order else "C")

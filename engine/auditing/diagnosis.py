@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.faults import Hypothesis, search
+from arcforge.engine.auditing.faults import Hypothesis, search, spread_rows
 from arcforge.engine.auditing.naming import Cause, name_causes
 from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
 from arcforge.engine.auditing.sky import Registration, register, white_noise
 from arcforge.engine.auditing.solve import Evaluation, evaluate
+from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
     from arcforge.engine.auditing.thresholds import Thresholds
 
 Floats = NDArray[np.float64]
+
+# No interval of a pedestal is narrower, in sky sigmas: what the wings of arcs leave of it
+_PEDESTAL_FLOOR = 5e-4
+# Rows on which turned stamps are looked for
+_FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,9 @@ class Diagnosis:
         The residual of the record.
     shift_leaves : float
         Share of the misfit that moving a shifted control back leaves.
+    displaced : Transform or None
+        Stamp and control do not show the same noise until this is taken back; everything else is measured
+        after that.
     """
 
     nuisance: dict[str, Nuisance]
@@ -89,6 +98,7 @@ class Diagnosis:
     recorded: Evaluation
     causes: list[Cause] = field(default_factory=list)
     shift_leaves: float = 1.0
+    displaced: Transform | None = None
     kernel_edge_pix: float = np.inf
     hypotheses: list[Hypothesis] = field(default_factory=list)
 
@@ -101,7 +111,9 @@ def diagnose(state: AuditState) -> Diagnosis:
         limits.count("gate.bootstraps"),
         state.rng("fit bootstrap"),
     )
-    raw = _collect(state)
+    collected = _collect(state)
+    displaced = _displacement(collected)
+    raw = displaced.undo(collected) if displaced else collected
     registration, shifted = _register(state, raw, bootstrap)
     data = replace(raw, added=raw.recorded + registration.difference) if shifted else raw
     relative = white_noise(data.added - data.recorded, ~data.arc) / data.sky_sigma
@@ -109,9 +121,10 @@ def diagnose(state: AuditState) -> Diagnosis:
     data = _weigh(data, np.nan_to_num(relative) * data.sky_sigma, limits)
     recorded = evaluate(forward, data, Point(), ())
     judge = Judge(limits, bootstrap, noise.value if noise.ci95[0] > limits["nuisance.noise_sigma"] else 0.0)
-    nuisance = summarise(
-        evaluate(forward, data, Point(), parameter_names(data.bands)), data, bootstrap, limits
-    )
+    nuisance: dict[str, Nuisance] = {}
+    if passes := judge.passes(recorded, data):
+        about_record = evaluate(forward, data, Point(), parameter_names(data.bands))
+        nuisance = summarise(about_record, data, bootstrap, limits)
     before = evaluate(forward, replace(data, added=raw.added), Point(), ()) if shifted else recorded
     result = Diagnosis(
         nuisance=nuisance,
@@ -120,8 +133,9 @@ def diagnose(state: AuditState) -> Diagnosis:
         registration_matters=shifted,
         shift_leaves=float(recorded.chi2.sum() / max(before.chi2.sum(), 1e-300)),
         # what a constant adds can be less than the residual may be, and still be known to be there
-        explained_as_recorded=judge.passes(recorded, data) and not any(n.outside for n in nuisance.values()),
+        explained_as_recorded=passes and not any(n.outside for n in nuisance.values()),
         recorded=recorded,
+        displaced=displaced,
     )
     if not result.explained_as_recorded:
         result = _search(state, result, data, judge)
@@ -190,6 +204,18 @@ class Judge:
         return bool(np.quantile(evaluation.rms_of_peak, level) <= rms_of_peak)
 
 
+def _displacement(data: FitData) -> Transform | None:
+    """Return how stamp or control was turned or had its bands exchanged, if so: what fits the arcs best."""
+    few = data.take(spread_rows(len(data.rows), _FEW_ROWS))
+    found = displaced_stamps(few)
+
+    def misfit(transform: Transform) -> float:
+        undone = transform.undo(few)
+        return float(np.sum(((undone.added - undone.recorded) * few.arc) ** 2))
+
+    return min(found, key=misfit) if found else None
+
+
 def _collect(state: AuditState) -> FitData:
     rows = state.fit_rows
     free = state.arc_free[rows]
@@ -209,7 +235,7 @@ def _collect(state: AuditState) -> FitData:
 def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tuple[Registration, bool]:
     """Measure the control's shift, and tell whether moving it back explains the sky difference."""
     limits = state.thresholds
-    stamps = state.quiet_stamps[data.rows] - data.recorded
+    stamps = data.added + data.controls - data.recorded
     least = limits["nuisance.control_shift_pix"]
     registration = register(stamps, data.controls, ~data.arc, bootstrap, least)
     distance = float(np.hypot(registration.x.value, registration.y.value))
@@ -247,7 +273,7 @@ def _tolerance(name: str, sky_sigma: float, limits: Thresholds) -> tuple[float, 
     if name.startswith("offset"):
         return limits["nuisance.offset_pix"], limits["nuisance.floor_offset_pix"]
     if name.startswith("pedestal"):
-        return limits["nuisance.pedestal_sigma"] * sky_sigma, 1e-4 * sky_sigma
+        return limits["nuisance.pedestal_sigma"] * sky_sigma, _PEDESTAL_FLOOR * sky_sigma
     if name == "wraparound":
         return limits["nuisance.wraparound"], limits["nuisance.floor_wraparound"]
     if name == "source_size":

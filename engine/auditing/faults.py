@@ -154,7 +154,8 @@ class _Finder:
 
     def without_parameters(self) -> list[Hypothesis]:
         """Flips, turns and exchanged bands, and the SIE without sqrt(q)."""
-        transforms = list_transforms(self.data.bands)
+        # those of stamp or control show in the noise, and are taken back before any fit
+        transforms = [t for t in list_transforms(self.data.bands) if t.part == "arc"]
         found = [self._evaluate((t.cause,), t.detail, Point(), (), t.undo) for t in transforms]
         found.append(self._evaluate(("theta_e_scale",), "1/sqrt(q)", Point(missing_sqrt_q=True), ()))
         return found
@@ -218,14 +219,15 @@ class _Finder:
             base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
         data = base.apply(self.data)
         names = (*parameter_names(data.bands), *data.templates)
-        every = fit(self.forward, data, base.point, names, max_iterations=_JOINT_ITERATIONS)
+        # an edge that was taken up for want of another fault would stay where it is
+        start = base.point.at(kernel_edge_pix=np.inf)
+        every = fit(self.forward, data, start, names, max_iterations=_JOINT_ITERATIONS)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
         causes = fixed + self._departing(every, data)
         result = [self._hypothesis(("provenance",), "all parameters at once", every, base.apply)]
         if len(fixed) < len(causes) <= self.judge.limits.count("faults.max_causes"):
             names = tuple(n for c in causes[len(fixed) :] for n in parameters_of(data.bands)[c])
-            kept = {*names, "kernel_edge_pix"}
-            start = replace(every.point, values={n: v for n, v in every.point.values.items() if n in kept})
+            start = replace(every.point, values={n: v for n, v in every.point.values.items() if n in names})
             best = fit(self.forward, data, start, names)
             fewer = self._hypothesis(causes, base.detail, best, base.apply)
             result.append(fewer if fewer.explains else self.with_finite_kernel(fewer))

@@ -52,7 +52,10 @@ def number(values: Any) -> Integers:
 
 def number_known(values: Any) -> Integers:
     """Number the distinct values of a column; null, NaN and "" become -1."""
-    array = np.asarray(values, dtype=object)
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        return number(array)
+    array = array.astype(object)
     text = np.array(["" if v is None or v != v else str(v) for v in array], dtype=str)
     numbers = number(text)
     numbers[text == ""] = -1
@@ -69,17 +72,42 @@ def same_sky(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], radius_a
     numbers = np.full(len(ra_deg), -1, dtype=np.int64)
     if known.size == 0:
         return numbers
-    ra, dec = np.deg2rad(ra_deg[known]), np.deg2rad(dec_deg[known])
-    xyz = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    unique, inverse = np.unique(xyz, axis=0, return_inverse=True)
-    chord = 2.0 * np.sin(np.deg2rad(radius_arcsec / 3600.0) / 2.0)
-    pairs = cKDTree(unique).query_pairs(chord, output_type="ndarray")
+    # a host that is used many times is one point
+    place, inverse = np.unique(ra_deg[known] + 1j * dec_deg[known], return_inverse=True)
+    unique = _on_sphere(place.real, place.imag)
+    pairs = cKDTree(unique).query_pairs(_chord(radius_arcsec), output_type="ndarray")
     graph = coo_array(
         (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(unique),) * 2
     )
     _, labels = connected_components(graph, directed=False)
     numbers[known] = number(labels[inverse.ravel()])
     return numbers
+
+
+def near_other_split(
+    ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], split: Integers, radius_arcsec: float
+) -> int:
+    """Count rows that lie closer than a radius to a row of another split; split < 0 means none."""
+    from scipy.spatial import cKDTree
+
+    known = np.isfinite(ra_deg) & np.isfinite(dec_deg) & (split >= 0)
+    place = _on_sphere(ra_deg[known], dec_deg[known])
+    kinds = split[known]
+    near = np.zeros(len(place), dtype=bool)
+    for kind in np.unique(kinds):
+        tree, others = cKDTree(place[kinds == kind]), np.flatnonzero(kinds != kind)
+        distance, _ = tree.query(place[others], distance_upper_bound=_chord(radius_arcsec), workers=-1)
+        near[others[np.isfinite(distance)]] = True
+    return int(near.sum())
+
+
+def _on_sphere(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    ra, dec = np.deg2rad(ra_deg), np.deg2rad(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
+
+
+def _chord(radius_arcsec: float) -> float:
+    return float(2.0 * np.sin(np.deg2rad(radius_arcsec / 3600.0) / 2.0))
 
 
 def deal_folds(groups: Integers, n_folds: int, rng: np.random.Generator) -> Integers:

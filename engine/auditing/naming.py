@@ -39,6 +39,8 @@ _KNOWN_FLUXES = {
 _NEAR = 0.02
 # A shift that leaves less than this share of the misfit is the fault, even if its interpolation is not known
 _SHIFT_LEAVES = 0.1
+# Share of the residual's power that neighbouring pixels of white noise may have in common
+_WHITE = 0.1
 # Flux scales whose product with the magnification scatters less than this share of their own scatter are 1/mu
 _FOLLOWS_MAGNIFICATION = 0.2
 
@@ -111,15 +113,43 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
         What counts as explained.
     """
     causes: list[Cause] = []
+    if result.displaced:
+        causes.append(_cause(result.displaced.cause, None, None, result.displaced.detail))
     if result.registration_matters:
         causes.append(_shift_cause(state, result))
-    if result.hypotheses:
+    grain = _light_noise(data, judge) if result.hypotheses else None
+    if grain:
+        causes.append(grain)
+    elif result.hypotheses:
         causes += _fitted_causes(state, result, data, judge)
     limit = state.thresholds["nuisance.noise_sigma"]
     if result.noise.ci95[0] > limit and not result.registration_matters:
         text = f"the stamp carries white noise of {result.noise.value:.3g} sky sigma that its control lacks"
         causes.append(_cause("noise", result.noise, 0.0, text))
     return causes
+
+
+def _light_noise(data: FitData, judge: Judge) -> Cause | None:
+    """Return the cause where the record leaves nothing but white noise that follows the arc's light.
+
+    Photon noise of the added light: its variance is the light over a gain. Faults of rendering are smooth.
+    """
+    residual = data.added - data.recorded
+    power = np.sum(residual.astype(np.float64) ** 2, where=data.arc)
+    shared = np.sum(residual[..., 1:] * residual[..., :-1] * (data.arc[..., 1:] & data.arc[..., :-1]))
+    light = np.sum(data.recorded, where=data.arc, dtype=np.float64)
+    if power <= 0 or abs(shared) > _WHITE * power:
+        return None
+    rms = np.sqrt(np.sum(residual**2, axis=(2, 3), where=data.arc) / np.maximum(data.arc.sum((2, 3)), 1))
+    off_arc = np.median(np.abs(residual[~data.arc])) if (~data.arc).any() else 0.0
+    if off_arc > _WHITE * float(np.median(rms)):
+        return None
+    size = judge.bootstrap.median(np.median(rms / data.sky_sigma, axis=1))
+    text = (
+        f"the added light carries white noise of its own, {size.value:.3g} sky sigma over the arc, with the "
+        f"variance of {light / power:.3g} photons a nanomaggy"
+    )
+    return _cause("noise", size, 0.0, text)
 
 
 def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from arcforge.engine.auditing.checks import (
 from arcforge.engine.auditing.pairs import draw_pairs
 from arcforge.engine.auditing.parameters import recorded_parameters
 from arcforge.engine.auditing.sources import open_pairs
-from arcforge.engine.auditing.state import AuditState
+from arcforge.engine.auditing.splits import audit_catalogue, is_catalogue
+from arcforge.engine.auditing.state import NO_PAIRS, AuditState
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.verdict import Verdict, decide
 from arcforge.engine.errors import AuditInputError, CatalogError
@@ -109,6 +110,7 @@ def audit(
     seed: int = 0,
     n_pairs: int | None = None,
     thresholds: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     html: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -118,13 +120,16 @@ def audit(
     ----------
     path_or_store : path or Store
         A store, a parquet file or a folder of parquet files (local or ``s3://``) with columns ``stamp_npz``
-        and ``ctrl_stamp_npz``.
+        and ``ctrl_stamp_npz``; or a catalogue without pixels (parquet, CSV, FITS), whose splits are audited.
     seed : int
         Everything random follows from it; the same seed gives the same report.
     n_pairs : int, optional
         Pairs to draw; default from the thresholds (2000).
     thresholds : path, optional
         TOML file that replaces default thresholds.
+    columns : mapping of str to str, optional
+        The set's own names of columns, by ours (``{"stamp_npz": "image", "label": "is_lens"}``). A set with
+        images and a ``label`` but no controls is audited as unpaired: only what needs no pair.
     html : path, optional
         Where to write the page with pictures.
     progress : callable, optional
@@ -143,7 +148,13 @@ def audit(
     ConfigError
         The thresholds are wrong.
     """
-    result = run_audit(path_or_store, seed=seed, n_pairs=n_pairs, thresholds=thresholds, progress=progress)
+    if is_catalogue(path_or_store, columns):
+        if html is not None:
+            raise AuditInputError(f"{path_or_store}: a catalogue without pixels has no page; write JSON")
+        return audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds)
+    result = run_audit(
+        path_or_store, seed=seed, n_pairs=n_pairs, thresholds=thresholds, columns=columns, progress=progress
+    )
     if html is not None:
         from arcforge.engine.auditing.page import write_page
 
@@ -157,6 +168,7 @@ def run_audit(
     seed: int = 0,
     n_pairs: int | None = None,
     thresholds: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     checks: Sequence[Check] = CHECKS,
 ) -> AuditResult:
@@ -171,7 +183,7 @@ def run_audit(
         if stage == "reading":
             report_step(int(done == total), steps)
 
-    source = open_pairs(path_or_store, limits.count("sample.blob_bytes"))
+    source = open_pairs(path_or_store, limits.count("sample.blob_bytes"), columns)
     pairs = draw_pairs(source, limits, seed, n_pairs, report_reading)
     state = AuditState(pairs, limits, seed, report_reading)
     outcomes: list[Outcome] = []
@@ -222,6 +234,8 @@ def _report(state: AuditState, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _missing(state: AuditState) -> list[str]:
+    if state.pairs.source.kind == "unpaired":
+        return [NO_PAIRS]
     try:
         recorded_parameters(state.pairs.table, state.pairs.bands)
     except MissingParametersError as error:
@@ -244,7 +258,7 @@ def _gate_entry(state: AuditState, gate: Any) -> dict[str, Any]:
     return {
         "auc": gate.auc.value,
         "ci95": list(gate.auc.ci95),
-        "within_pair_auc": gate.within_pair_auc.value,
+        "within_pair_auc": gate.within_pair_auc.value if state.pairs.source.kind != "unpaired" else None,
         "p_permutation": gate.p_permutation,
         "mde": gate.mde,
         "fpr_at_half_tpr": gate.fpr_at_half_tpr,

@@ -68,13 +68,13 @@ def white_noise(difference: Images, free: Flags) -> Floats:
 
 def pairing_correlation(first: Images, second: Images, free: Flags) -> Floats:
     """Correlation of two sets' high-pass pixels where no arc is: (n,), NaN where too few."""
-    inner = _inner(free)
     result = np.full(len(first), np.nan)
-    a, b = np.stack(high_pass(first)), np.stack(high_pass(second))
     for n in range(len(first)):
-        chosen = inner[n]
+        chosen = _inner(free[n : n + 1])[0]
         if chosen.sum() >= 100:
-            x, y = a[:, n][:, chosen].ravel(), b[:, n][:, chosen].ravel()
+            # a row at a time: the filtered images of a whole sample would take as much memory again, twice
+            a, b = (np.concatenate(high_pass(images[n : n + 1])) for images in (first, second))
+            x, y = a[:, chosen].ravel(), b[:, chosen].ravel()
             norm = np.sqrt(np.dot(x, x) * np.dot(y, y))
             result[n] = np.dot(x, y) / norm if norm > 0 else float(np.array_equal(x, y))
     return result

@@ -6,7 +6,8 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 Images = NDArray[np.float32]
 
-STAMP_COLUMN, CONTROL_COLUMN = "stamp_npz", "ctrl_stamp_npz"
+STAMP_COLUMN, CONTROL_COLUMN, LABEL_COLUMN = "stamp_npz", "ctrl_stamp_npz", "label"
 
 
 @dataclass
@@ -57,8 +58,11 @@ class PairSource(Protocol):
         ...
 
 
-def open_pairs(path_or_store: Any, blob_bytes: int) -> PairSource:
+def open_pairs(path_or_store: Any, blob_bytes: int, mapping: Mapping[str, str] | None = None) -> PairSource:
     """Open a store (path or object), a parquet file, a folder of parquet files, or ``s3://`` parquet.
+
+    ``mapping`` gives the set's own names of columns, by ours. A set without controls but with a ``label`` is
+    opened as unpaired.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def open_pairs(path_or_store: Any, blob_bytes: int) -> PairSource:
         return StorePairs(path_or_store)
     text = str(path_or_store)
     if "://" in text:
-        return ParquetPairs(text, blob_bytes)
+        return _open_parquet(text, blob_bytes, mapping)
     path = Path(text)
     if not path.exists():
         raise AuditInputError(
@@ -81,7 +85,25 @@ def open_pairs(path_or_store: Any, blob_bytes: int) -> PairSource:
         from arcforge.engine.store import open_store
 
         return StorePairs(open_store(path))
-    return ParquetPairs(text, blob_bytes)
+    return _open_parquet(text, blob_bytes, mapping)
+
+
+def _open_parquet(text: str, blob_bytes: int, mapping: Mapping[str, str] | None) -> PairSource:
+    names = _column_names(text)
+    ours = dict(mapping or {})
+    absent = [theirs for theirs in ours.values() if theirs not in names]
+    if absent:
+        raise AuditInputError(f"{text}: no column {absent[0]}, which --map names; there is {_some(names)}")
+    label = ours.get(LABEL_COLUMN, LABEL_COLUMN)
+    if ours.get(CONTROL_COLUMN, CONTROL_COLUMN) not in names and label in names:
+        from arcforge.engine.auditing.unpaired import UnpairedPairs
+
+        return UnpairedPairs(ParquetPairs(text, blob_bytes, ours, pixels=(STAMP_COLUMN,)))
+    return ParquetPairs(text, blob_bytes, ours)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 class StorePairs:
@@ -143,11 +165,22 @@ class ParquetPairs:
     psf_images = None
     pixel_response = "in_psf"  # survey PSFs hold the pixel; no set of this form records another
 
-    def __init__(self, path: str, blob_bytes: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        blob_bytes: int,
+        mapping: Mapping[str, str] | None = None,
+        pixels: Sequence[str] = (STAMP_COLUMN, CONTROL_COLUMN),
+    ) -> None:
+        from arcforge.engine.stamps import usable_threads
+
+        theirs = dict(mapping or {})
         self.path = path
+        self.pixel_columns = tuple(theirs.get(name, name) for name in pixels)
         self._blob_bytes = blob_bytes
-        self._pieces = _list_row_groups(path)
-        self.table = _read_scalars(path, self._pieces)
+        self._pool = ThreadPoolExecutor(max_workers=usable_threads(None))
+        self._pieces = _list_row_groups(path, self.pixel_columns)
+        self.table = _renamed(_read_scalars(path, self._pieces), theirs)
         self.pixscale_arcsec = _one_pixscale(path, self.table)
         self.bands, self._shape = self._first_layout()
 
@@ -159,7 +192,7 @@ class ParquetPairs:
         """Bands and image shape of the first stamp that can be decoded; later rows are held to them."""
         reason = "no rows"
         for piece in self._pieces:
-            for row, stamp, _ in piece.blobs(None, 16):
+            for row, stamp, *_ in piece.blobs(None, 16):
                 try:
                     images = decode_cutout(stamp, self._blob_bytes)
                 except BlobError as error:
@@ -168,7 +201,9 @@ class ParquetPairs:
                 bands = "".join(sorted(images, key=lambda b: (BAND_ORDER.find(b) % 99, b)))
                 shape = images[bands[0]].shape
                 return bands, (int(shape[0]), int(shape[1]))
-        raise AuditInputError(f"{self.path}: column {STAMP_COLUMN} holds no readable cutout ({reason})")
+        raise AuditInputError(
+            f"{self.path}: column {self.pixel_columns[0]} holds no readable cutout ({reason})"
+        )
 
     def batches(self, rows: Integers, size: int) -> Iterator[PixelBatch]:
         """Yield the pixels of ``rows``; a row that cannot be decoded becomes a problem, not an error."""
@@ -176,7 +211,7 @@ class ParquetPairs:
             wanted = rows[(rows >= piece.first_row) & (rows < piece.first_row + piece.n_rows)]
             if wanted.size == 0:
                 continue
-            batch: list[tuple[int, Any, Any]] = []
+            batch: list[tuple[Any, ...]] = []
             for item in piece.blobs(wanted, size):
                 batch.append(item)
                 if len(batch) == size:
@@ -185,28 +220,38 @@ class ParquetPairs:
             if batch:
                 yield self._decode(batch)
 
-    def _decode(self, items: list[tuple[int, Any, Any]]) -> PixelBatch:
+    def _decode(self, items: list[tuple[Any, ...]]) -> PixelBatch:
         rows, stamps, controls = [], [], []
         batch = PixelBatch(*_nothing(len(self.bands), self._shape))
-        for row, *blobs in items:
-            try:
-                pair = [decode_cutout(blob, self._blob_bytes) for blob in blobs]
-                images = [stack_bands(member, self.bands) for member in pair]
-                for name, image in zip((STAMP_COLUMN, CONTROL_COLUMN), images, strict=True):
-                    if image.shape[1:] != self._shape:
-                        raise BlobError(f"{name} is {image.shape[1:]} pixels where the set has {self._shape}")
-            except BlobError as error:
-                batch.problems.append((row, str(error)))
+        # decompression, most of the work, runs beside the interpreter
+        decoded = self._pool.map(self._decode_pair, items, chunksize=max(len(items) // 8, 1))
+        for (row, *_), pair in zip(items, decoded, strict=True):
+            if isinstance(pair, BlobError):
+                batch.problems.append((row, str(pair)))
                 continue
-            dtypes = [member[self.bands[0]].dtype.name for member in pair]
-            batch.dtypes.add((dtypes[0], dtypes[1]))
+            stamp, control, dtypes = pair
+            batch.dtypes.add(dtypes)
             rows.append(row)
-            stamps.append(images[0])
-            controls.append(images[1])
+            stamps.append(stamp)
+            controls.append(control)
         if rows:
             batch.rows = np.array(rows, dtype=np.int64)
             batch.stamps, batch.controls = np.stack(stamps), np.stack(controls)
         return batch
+
+    def _decode_pair(self, item: tuple[Any, ...]) -> tuple[Images, Images, tuple[str, str]] | BlobError:
+        """Images and stored dtypes of one row, or why there are none."""
+        try:
+            pair = [decode_cutout(blob, self._blob_bytes) for blob in item[1:]]
+            images = [stack_bands(member, self.bands) for member in pair]
+            for name, image in zip(self.pixel_columns, images, strict=True):
+                if image.shape[1:] != self._shape:
+                    raise BlobError(f"{name} is {image.shape[1:]} pixels where the set has {self._shape}")
+        except BlobError as error:
+            return error
+        dtypes = [member[self.bands[0]].dtype.name for member in pair]
+        # an unpaired image stands for both
+        return images[0], images[-1], (dtypes[0], dtypes[-1])
 
 
 def _nothing(n_bands: int, shape: tuple[int, int]) -> tuple[Integers, Images, Images]:
@@ -224,21 +269,22 @@ class _RowGroup:
     first_row: int
     n_rows: int
     partition: dict[str, Any]  #: hive keys of the file's folder
+    columns: tuple[str, ...]  #: that hold pixels
 
-    def blobs(self, wanted: Integers | None, size: int) -> Iterator[tuple[int, Any, Any]]:
-        """Yield (row, stamp blob, control blob) of the wanted rows, reading ``size`` rows at a time."""
+    def blobs(self, wanted: Integers | None, size: int) -> Iterator[tuple[Any, ...]]:
+        """Yield (row, blob of each pixel column) of the wanted rows, reading ``size`` rows at a time."""
         import pyarrow.parquet as pq
 
         # pre_buffer would hold the whole row group's blobs in memory
         with pq.ParquetFile(self.file, filesystem=self.filesystem, pre_buffer=False) as parquet:
             row = self.first_row
             for batch in parquet.iter_batches(
-                batch_size=size, row_groups=[self.index], columns=[STAMP_COLUMN, CONTROL_COLUMN]
+                batch_size=size, row_groups=[self.index], columns=list(self.columns)
             ):
-                stamps, controls = batch.column(STAMP_COLUMN), batch.column(CONTROL_COLUMN)
+                blobs = [batch.column(name) for name in self.columns]
                 for k in range(len(batch)):
                     if wanted is None or _holds(wanted, row + k):
-                        yield row + k, stamps[k].as_py(), controls[k].as_py()
+                        yield (row + k, *(column[k].as_py() for column in blobs))
                 row += len(batch)
 
 
@@ -247,7 +293,7 @@ def _holds(ascending: Integers, value: int) -> bool:
     return place < len(ascending) and int(ascending[place]) == value
 
 
-def _list_row_groups(path: str) -> list[_RowGroup]:
+def _list_row_groups(path: str, columns: tuple[str, ...]) -> list[_RowGroup]:
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
@@ -260,16 +306,18 @@ def _list_row_groups(path: str) -> list[_RowGroup]:
         dataset = ds.dataset(inner, filesystem=filesystem, format="parquet", partitioning="hive")
         for fragment in sorted(dataset.get_fragments(), key=lambda f: f.path):
             with pq.ParquetFile(fragment.path, filesystem=filesystem) as parquet:
-                absent = {STAMP_COLUMN, CONTROL_COLUMN} - set(parquet.schema_arrow.names)
+                absent = set(columns) - set(parquet.schema_arrow.names)
                 if absent:
                     raise AuditInputError(
                         f"{fragment.path}: no column {', '.join(sorted(absent))}; paired sets hold "
-                        f"{STAMP_COLUMN} and {CONTROL_COLUMN}"
+                        f"{STAMP_COLUMN} and {CONTROL_COLUMN}, or name theirs with --map"
                     )
                 for index in range(parquet.metadata.num_row_groups):
                     n_rows = parquet.metadata.row_group(index).num_rows
                     keys = ds.get_partition_keys(fragment.partition_expression)
-                    pieces.append(_RowGroup(fragment.path, filesystem, index, first_row, n_rows, keys))
+                    pieces.append(
+                        _RowGroup(fragment.path, filesystem, index, first_row, n_rows, keys, columns)
+                    )
                     first_row += n_rows
     except (pa.ArrowException, OSError) as error:
         raise AuditInputError(f"{path}: not a readable store or parquet set ({_one_line(error)})") from error
@@ -286,7 +334,7 @@ def _read_scalars(path: str, pieces: list[_RowGroup]) -> pa.Table:
     tables = []
     for file, filesystem, keys in {p.file: (p.file, p.filesystem, p.partition) for p in pieces}.values():
         with pq.ParquetFile(file, filesystem=filesystem, pre_buffer=False) as parquet:
-            names = [n for n in parquet.schema_arrow.names if n not in (STAMP_COLUMN, CONTROL_COLUMN)]
+            names = [f.name for f in parquet.schema_arrow if not _is_blob(f.type)]
             table = parquet.read(columns=names)
         for key, value in keys.items():
             if key not in names:
@@ -298,6 +346,34 @@ def _read_scalars(path: str, pieces: list[_RowGroup]) -> pa.Table:
         raise AuditInputError(
             f"{path}: its files have columns of different types ({_one_line(error)})"
         ) from error
+
+
+def _is_blob(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _renamed(table: pa.Table, theirs: Mapping[str, str]) -> pa.Table:
+    """Give mapped columns our names; a column that has such a name by itself gives way."""
+    ours = {name: our for our, name in theirs.items() if name in table.column_names}
+    table = table.drop_columns([n for n in table.column_names if n in ours.values() and n not in ours])
+    return table.rename_columns([ours.get(name, name) for name in table.column_names])
+
+
+def _column_names(path: str) -> list[str]:
+    """Columns of a parquet set, folder keys included; none where it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    from pyarrow import fs
+
+    try:
+        filesystem, inner = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+        return list(
+            ds.dataset(inner, filesystem=filesystem, format="parquet", partitioning="hive").schema.names
+        )
+    except (pa.ArrowException, OSError):
+        return []
 
 
 def _one_pixscale(path: str, table: pa.Table) -> float | None:

@@ -29,6 +29,8 @@ Images = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 
+# What an unpaired set lacks, in the words of a missing column
+NO_PAIRS = "the control of each stamp"
 # Median absolute deviation to sigma of a Gaussian
 MAD_TO_SIGMA = 1.4826
 
@@ -124,6 +126,8 @@ class AuditState:
     @cached_property
     def added(self) -> Images:
         """What distinguishes the members of each pair, stamp - control: float32 (n, band, y, x)."""
+        if self.pairs.source.kind == "unpaired":
+            raise MissingParametersError([NO_PAIRS])
         return self.quiet_stamps - self.pairs.controls
 
     @cached_property
