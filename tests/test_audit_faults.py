@@ -102,3 +102,21 @@ def test_other_sources_than_recorded_are_provenance_and_never_a_named_fault(diag
     assert [c.name for c in diagnosis.causes] == ["provenance"]
     assert not diagnosis.explained_as_recorded
     assert "leaves" in diagnosis.causes[0].message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("stamp mirrored in x", "whole stamp is mirrored in x"), ("stamp bands zrg", "in the order zrg")],
+)
+def test_displaced_stamps_are_told_by_their_noise(diagnosed, name, words):
+    fault = next(f for f in FAULTS if f.name == name)
+    (cause,) = diagnosed(name).diagnosis.causes
+    assert cause.name == fault.cause
+    assert words in cause.message
+
+
+def test_photon_noise_of_the_arc_is_noise_and_gives_its_gain(diagnosed):
+    (cause,) = diagnosed("noise of the arc's photons").diagnosis.causes
+    assert cause.name == "noise"
+    gain = float(cause.message.split("variance of ")[1].split()[0])
+    assert gain == pytest.approx(300, rel=0.1)

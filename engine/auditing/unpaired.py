@@ -28,6 +28,7 @@ class UnpairedPairs:
     """Positives against negatives of one labelled set, as a :class:`PairSource`."""
 
     kind = "unpaired"
+    psf_images = None
 
     def __init__(self, images: Any) -> None:
         import pyarrow as pa
