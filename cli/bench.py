@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.bench_runs import pipeline, store
+from arcforge.cli.bench_runs import loaders, pipeline, store
 from arcforge.cli.options import JsonFile
 from arcforge.cli.tables import plain_table, say_machine
 
@@ -151,6 +151,7 @@ def peers(
 
 bench.command()(pipeline)
 bench.command()(store)
+bench.command()(loaders)
 
 
 def _work(settings: dict[str, Any], size_pix: int) -> str:

@@ -1,4 +1,4 @@
-"""``arcforge bench pipeline`` and ``bench store``: whole runs and stored bytes, timed and shown."""
+"""``arcforge bench pipeline``, ``bench store`` and ``bench loaders``: whole runs, stored bytes, reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.options import JsonFile, Threads
+from arcforge.cli.options import JsonFile, StorePath, Threads
 from arcforge.cli.tables import plain_table, say_machine
 
 _Folder = Annotated[
@@ -124,3 +124,40 @@ def store(
     if not all(entry["validated"] for entry in report["entries"]):
         terminal.complain("a combination did not give back what was written")
         raise typer.Exit(1)
+
+
+def loaders(
+    store: StorePath,
+    steps: Annotated[int, typer.Option(min=10, help="Training steps of the example.")] = 200,
+    json_file: JsonFile = None,
+) -> None:
+    """Time how fast a network can be fed from a store and by rendering, and train a small one.
+
+    The network tells stamps from controls; it is an example of how pairs are used (see
+    arcforge.bench.loaders.train). torch comes with the extra 'torch' (pip install '.[torch]').
+
+    Examples
+    --------
+    arcforge bench loaders lenses.zarr
+    arcforge bench loaders lenses.zarr --steps 1000 --json loaders.json
+    """
+    from arcforge.bench.loaders import bench_loaders
+
+    report = bench_loaders(store, steps=steps)
+    if json_file is not None:
+        terminal.write_json(report, json_file)
+    say_machine(report["machine"])
+    for name, rate in report["pairs_per_s"].items():
+        terminal.say(f"{_LOADERS[name]:<34}{rate:>10,.0f} pairs/s")
+    trained = report["train"]
+    terminal.say(
+        f"{trained['steps']} steps in {trained['seconds']:.1f} s: loss {trained['first_loss']:.3f} to "
+        f"{trained['last_loss']:.3f}"
+    )
+
+
+_LOADERS = {
+    "stream": "stored, block-shuffled",
+    "by_index": "stored, by index in random order",
+    "rendered": "rendered on the fly, one thread",
+}
