@@ -74,6 +74,10 @@ def inject(
             metavar="I/N", help="Write every N-th shard from the I-th on (0/N to N-1/N, or 1/N to N/N)."
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="SCHEDULER", help="Render on a Dask cluster: its address or file, or 'local'."),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     dry_run: Annotated[
@@ -84,7 +88,8 @@ def inject(
 
     Every input is checked before anything is written. The run can be stopped at any moment (Ctrl-C, a kill, a
     power cut): what is committed stays, and the same command with --resume does the rest, to the same bytes.
-    Jobs with --partition write one store together; 'arcforge finalise' completes it.
+    Jobs with --partition write one store together; 'arcforge finalise' completes it. With --dask the workers
+    of a cluster write it, one shard a task; a worker that dies costs its shard in hand.
 
     Examples
     --------
@@ -92,6 +97,7 @@ def inject(
     arcforge inject --config priors.toml --n 1000000 --out lenses.zarr --dry-run
     arcforge inject --hosts cutouts/ --catalog injections.parquet --out lenses.zarr --resume
     arcforge inject --hosts cutouts/ --n 1000000 --partition 3/8 --out lenses.zarr
+    arcforge inject --hosts cutouts/ --n 1000000 --dask tcp://node7:8786 --out lenses.zarr
     arcforge inject --hosts coadd/ --positions lrgs.parquet --n 5000 --out lenses.zarr
     """
     from arcforge.engine.inject import inject as run_injection
@@ -127,6 +133,7 @@ def inject(
             overwrite=overwrite,
             resume=resume,
             partition=part,
+            dask=dask,
             progress=report,
         )
     _say_written(store, partition, time.monotonic() - began)

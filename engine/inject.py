@@ -100,6 +100,7 @@ def inject(
     overwrite: bool = False,
     resume: bool = False,
     partition: Partition | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """Inject arcs into hosts and write the paired stamps to a store.
@@ -133,6 +134,9 @@ def inject(
         ``(i, n)``: write only every n-th shard, beginning with the i-th. Several processes may do so at once,
         on one machine or many; the first one creates the store, :func:`arcforge.engine.writer.finalise`
         completes it.
+    dask
+        Write the shards by the workers of a Dask cluster: a scheduler's address or file, or ``"local"``. Each
+        worker renders with one thread; paths must mean the same to all.
     progress
         Called with (rows done, rows in all) of this call's part.
 
@@ -150,7 +154,17 @@ def inject(
     """
     root = Path(out)
     check_output(root, overwrite=overwrite, resume=resume, partition=partition)
-    run = prepare(config=config, hosts=hosts, positions=positions, catalog=catalog, n=n, seed=seed)
+    if dask is not None and partition is not None:
+        raise ConfigError("--dask and --partition exclude each other: give one of them")
+    inputs = {
+        "config": config,
+        "hosts": hosts,
+        "positions": positions,
+        "catalog": catalog,
+        "n": n,
+        "seed": seed,
+    }
+    run = prepare(**inputs)
     if overwrite or not root.exists():
         check_rows(run)
         begin_store(root, run.plan, StoredHosts(run.hosts), may_exist=resume or partition is not None)
@@ -158,7 +172,7 @@ def inject(
     with write_lock(root, partition):
         if not is_whole(root, run.plan):
             make_ready(root, run.plan, StoredHosts(run.hosts), alone=partition is None)
-            _write(root, run, run.plan.shards_of(partition), threads, progress)
+            _write(root, run, inputs, run.plan.shards_of(partition), threads, dask, progress)
             if partition is None:
                 complete(root, run.plan)
     return open_store(root, allow_partial=partition is not None)
@@ -280,7 +294,15 @@ def _check_renderable(columns: RenderColumns, plan: Plan, images: PsfImages | No
         )
 
 
-def _write(root: Path, run: Run, shards: list[int], threads: int | None, progress: Progress | None) -> None:
+def _write(
+    root: Path,
+    run: Run,
+    inputs: dict[str, Any],
+    shards: list[int],
+    threads: int | None,
+    dask: str | None,
+    progress: Progress | None,
+) -> None:
     """Render and write those of the shards that are not committed."""
     plan = run.plan
     todo = [shard for shard in shards if not is_done(root, plan, shard_name(shard))]
@@ -295,7 +317,12 @@ def _write(root: Path, run: Run, shards: list[int], threads: int | None, progres
         if progress is not None:
             progress(done, total)
 
-    write_shards(root, run, todo, threads, count)
+    if dask is None:
+        write_shards(root, run, todo, threads, count)
+        return
+    from arcforge.engine.cluster import write_shards_on_cluster
+
+    write_shards_on_cluster(root, run, inputs, todo, dask, count)
 
 
 def _size(plan: Plan, shard: int) -> int:
