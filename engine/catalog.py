@@ -79,6 +79,7 @@ class RenderColumns:
     psf_model: NDArray[np.int8]
     moffat_beta: Floats
     psf_id: NDArray[np.int64]  #: -1 where the PSF is not an image
+    source_id: NDArray[Any]  #: (n,) text; "" where the source is a Sersic profile
 
     def __len__(self) -> int:
         return int(self.lens_model.shape[0])
@@ -96,6 +97,9 @@ _SPECIAL = (
     "theta_e_arcsec", "lens_e", "lens_phi_rad", "lens_gamma", "nfw_rs_arcsec", "moffat_beta", "psf_id",
 )  # fmt: skip
 _GEOMETRY = tuple(column for name, column in COLUMNS.items() if name not in _SPECIAL)
+
+
+_OF_PROFILES = ("src_reff_arcsec", "src_n", "src_e")
 
 
 class _Table:
@@ -272,9 +276,16 @@ def render_columns(
     major = _is_major(table, theta_e_convention) & elliptical & (model != NFW)
     theta_e = np.where(major, theta_e / np.sqrt((1.0 - lens_e) / (1.0 + lens_e)), theta_e)
     flux = [table.checked(FLUX.of_band(band), lens) for band in names]
+    source_id = _source_ids(table)
+    profile = lens & (source_id == "")  # an image has its own shape, and its own size where none is given
     geometry: dict[str, Any] = {
-        column.name: np.ascontiguousarray(table.checked(column, lens)) for column in _GEOMETRY
+        column.name: np.ascontiguousarray(
+            table.checked(column, profile if column.name in _OF_PROFILES else lens)
+        )
+        for column in _GEOMETRY
     }
+    unsized = (source_id != "") & ~_is_given(table, "src_reff_arcsec")
+    geometry["src_reff_arcsec"] = np.where(unsized, 0.0, geometry["src_reff_arcsec"])
     return RenderColumns(
         lens_model=model,
         theta_e_arcsec=theta_e,
@@ -284,6 +295,7 @@ def render_columns(
         nfw_rs_arcsec=_of_model(table, "nfw_rs_arcsec", model == NFW),
         **geometry,
         src_flux_nmgy=np.ascontiguousarray(np.stack(flux, axis=1)),
+        source_id=source_id,
         **_psf_columns(table, names, lens),
     )
 
@@ -293,6 +305,20 @@ def _of_model(table: _Table, name: str, rows: Flags) -> Floats:
     column = COLUMNS[name]
     values = table.checked(column, rows) if rows.any() else np.full(table.n, column.neutral)
     return np.ascontiguousarray(np.where(rows, values, column.neutral))
+
+
+def _source_ids(table: _Table) -> NDArray[Any]:
+    """The names of source images, "" where a row has none."""
+    if "source_id" not in table:
+        return np.full(table.n, "")
+    return np.array(["" if _is_blank(value) else str(value) for value in table._raw("source_id")])
+
+
+def _is_given(table: _Table, name: str) -> Flags:
+    """Tell which rows have a positive value."""
+    if name not in table:
+        return np.zeros(table.n, dtype=np.bool_)
+    return np.asarray(table.floats(name) > 0.0, dtype=np.bool_)
 
 
 def _is_major(table: _Table, convention: str) -> Flags:

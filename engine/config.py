@@ -53,6 +53,11 @@ class Config:
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
     psf_table: str
+    source_bank: str
+    source_image_fraction: float
+    source_clean: bool
+    source_size: str
+    source_colours: str
     noise: str
     noise_lag1_correlation: float
     check_gain: bool

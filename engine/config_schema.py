@@ -44,6 +44,10 @@ def _one_of(names: tuple[str, ...]) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, str) and v in names
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and "\n" not in value
 
@@ -119,6 +123,33 @@ SETTINGS: dict[str, Setting] = {
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
     ),
+    "source_bank": Setting(
+        "", _is_path, "a path", "bank of source images (GalSim's layout, npz, FITS); empty: Sersic profiles"
+    ),
+    "source_image_fraction": Setting(
+        1.0,
+        _is_float(0, 1),
+        "a number from 0 to 1",
+        "share of rows whose source is of the bank",
+    ),
+    "source_clean": Setting(
+        True,
+        _is_bool,
+        "true or false",
+        "take the border's level off the bank's images, fade their edges",
+    ),
+    "source_size": Setting(
+        "native",
+        _one_of(("native", "prior")),
+        '"native" or "prior"',
+        "size of source images: their own, or scaled to the half-light radius of the prior src_reff_arcsec",
+    ),
+    "source_colours": Setting(
+        "prior",
+        _one_of(("prior", "bank")),
+        '"prior" or "bank"',
+        "colours of source images: of the priors, or of their own magnitudes in the bank",
+    ),
     "noise": Setting(
         "off",
         _one_of(NOISES),
@@ -131,9 +162,7 @@ SETTINGS: dict[str, Setting] = {
         "a number from 0 to 0.5",
         "correlation of neighbouring pixels' gaussian noise, as coadds have it (0.16 to 0.32)",
     ),
-    "check_gain": Setting(
-        True, lambda v: isinstance(v, bool), "true or false", "refuse a gain that the hosts' noise belies"
-    ),
+    "check_gain": Setting(True, _is_bool, "true or false", "refuse a gain that the hosts' noise belies"),
     "psf_jitter": Setting(
         0.0,
         _is_float(0, 0.5),

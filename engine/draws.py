@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from arcforge.engine.config import Config
     from arcforge.engine.host_table import HostTable
+    from arcforge.engine.source_bank import SourceBank
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -115,7 +116,9 @@ def assign_splits(config: Config, seed: int, table: HostTable) -> NDArray[Any]:
     return shares.quantile(uniform(seed, table.key, "split"))
 
 
-def draw_catalog(config: Config, hosts: HostsLike, seed: int, rows: ArrayLike) -> pa.Table:
+def draw_catalog(
+    config: Config, hosts: HostsLike, seed: int, rows: ArrayLike, bank: SourceBank | None = None
+) -> pa.Table:
     """Draw the catalogue of the given rows.
 
     Parameters
@@ -128,6 +131,8 @@ def draw_catalog(config: Config, hosts: HostsLike, seed: int, rows: ArrayLike) -
         Root seed.
     rows : array_like of int64, (n,)
         Global row numbers; any subset of rows gives the values that these rows have in the whole.
+    bank : SourceBank, optional
+        Source images to draw from.
 
     Returns
     -------
@@ -160,7 +165,10 @@ def draw_catalog(config: Config, hosts: HostsLike, seed: int, rows: ArrayLike) -
         "split": assign_splits(config, seed, table)[host],
     }
     columns |= _lens_columns(config, hosts, seed, numbers, host)
-    columns |= _source_columns(config, table, seed, numbers, host)
+    images = None if bank is None else _drawn_images(config, bank, seed, numbers)
+    if bank is not None and images is not None:
+        columns["source_id"] = np.where(images >= 0, np.array(bank.ids)[images], "")
+    columns |= _source_columns(config, table, seed, numbers, host, bank, images)
     columns |= _psf_columns(config, table, seed, numbers, host)
     if config.control_fraction > 0.0:
         _blank_controls(columns, uniform(seed, numbers, "control") < config.control_fraction)
@@ -182,9 +190,42 @@ def _lens_columns(config: Config, hosts: HostsLike, seed: int, rows: Rows, host:
     return columns
 
 
-def _source_columns(config: Config, table: HostTable, seed: int, rows: Rows, host: Rows) -> dict[str, Any]:
+def _drawn_images(config: Config, bank: SourceBank, seed: int, rows: Rows) -> Rows:
+    """The template of each row, -1 for a Sersic source."""
+    number = np.minimum((uniform(seed, rows, "source_id") * len(bank)).astype(np.int64), len(bank) - 1)
+    return np.where(uniform(seed, rows, "source_image") < config.source_image_fraction, number, -1)
+
+
+def _bank_colours(bank: SourceBank, band: str, reference: str) -> Floats:
+    """Magnitude in a band less that in the reference band, of every template."""
+    known = [t.mag.get(band, np.nan) - t.mag.get(reference, np.nan) for t in bank.templates]
+    colours = np.array(known, dtype=np.float64)
+    bad = ~np.isfinite(colours) | (np.abs(colours) > 10.0)
+    if bad.any():
+        raise ConfigError(
+            f"source_colours = 'bank': source {bank.ids[int(np.argmax(bad))]} has no magnitude in {band} and "
+            f"{reference}: set it to 'prior'"
+        )
+    return colours
+
+
+def _source_columns(
+    config: Config,
+    table: HostTable,
+    seed: int,
+    rows: Rows,
+    host: Rows,
+    bank: SourceBank | None,
+    images: Rows | None,
+) -> dict[str, Any]:
     names = ("src_x_arcsec", "src_y_arcsec", "src_reff_arcsec", "src_n", "src_e", "src_phi_rad", "src_dmag")
     columns: dict[str, Any] = {name: _drawn(config, name, seed, rows) for name in names}
+    if bank is not None and images is not None:
+        for name in ("src_n", "src_e"):
+            columns[name] = np.where(images >= 0, np.nan, columns[name])
+        if config.source_size == "native":
+            native = bank.reff_arcsec[images]
+            columns["src_reff_arcsec"] = np.where(images >= 0, native, columns["src_reff_arcsec"])
     reference = config.reference_band
     host_mag = table.mag[host, config.bands.index(reference)]
     if np.isnan(host_mag).any():
@@ -199,6 +240,10 @@ def _source_columns(config: Config, table: HostTable, seed: int, rows: Rows, hos
         if band != reference:
             name = colour_prior(band, reference, set(config.priors))
             colour = _drawn(config, name, seed, rows)
+            if bank is not None and images is not None and config.source_colours == "bank":
+                sign = 1.0 if name == f"src_{band}{reference}" else -1.0
+                own = sign * _bank_colours(bank, band, reference)[images]
+                colour = np.where(images >= 0, own, colour)
             columns[name] = colour
             mag = reference_mag + colour if name == f"src_{band}{reference}" else reference_mag - colour
         columns[f"src_mag_{band}"] = mag

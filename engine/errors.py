@@ -34,6 +34,10 @@ class PsfError(ArcforgeError, ValueError):
     """A PSF has a wrong shape, width or normalisation."""
 
 
+class SourceError(ArcforgeError, ValueError):
+    """A source image or a bank of them cannot be used; names it."""
+
+
 class RenderError(ArcforgeError, ValueError):
     """A rendering option is wrong (stamp size, tolerance, variant)."""
 

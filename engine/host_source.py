@@ -20,6 +20,7 @@ from arcforge.engine.plan import Plan
 
 if TYPE_CHECKING:
     from arcforge.engine.hosts import HostSet
+    from arcforge.engine.source_bank import SourceBank
 
 _REFUSED_LISTED = 100
 
@@ -39,8 +40,9 @@ class HostLayer:
 class StoredHosts:
     """A host set in the form in which a store keeps it."""
 
-    def __init__(self, hosts: HostSet) -> None:
+    def __init__(self, hosts: HostSet, bank: SourceBank | None = None) -> None:
         self._hosts = hosts
+        self._bank = bank
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -69,6 +71,8 @@ class StoredHosts:
         digest = hashlib.sha256()
         hosts = self._hosts
         digest.update(f"{hosts.bands} {hosts.stamp_size} {hosts.pixscale_arcsec!r} {len(hosts)}\n".encode())
+        if self._bank is not None:
+            digest.update(f"{self._bank.sha256}\n".encode())
         for values in self.columns.values():
             digest.update("\n".join(map(str, values.tolist())).encode() + b"\n")
         return digest.hexdigest()
@@ -102,8 +106,22 @@ class StoredHosts:
         ]
         if hosts.psf_images:
             psfs = psf_array(hosts.psf_images)
-            found.append(HostLayer("psf", psfs.shape, lambda n: iter(np.split(psfs, range(n, len(psfs), n)))))
+            found.append(HostLayer("psf", psfs.shape, lambda n: _pieces(psfs, n)))
+        if self._bank is not None:
+            images = source_array(self._bank)
+            found.append(HostLayer("sources", images.shape, lambda n: _pieces(images, n)))
         return found
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What is known of the source images, by list; empty without."""
+        if self._bank is None:
+            return {}
+        return {
+            "source_id": self._bank.ids,
+            "pixscale_arcsec": self._bank.pixscale_arcsec.tolist(),
+            "shape": [list(template.pixels.shape) for template in self._bank.templates],
+        }
 
     def _blocks_of(self, name: str) -> Callable[[int], Iterator[Pixels]]:
         hosts, read = self._hosts, self._hosts.layers[name]
@@ -116,6 +134,20 @@ class StoredHosts:
                 yield np.ascontiguousarray(values, dtype=np.float32)
 
         return blocks
+
+
+def _pieces(images: Pixels, n: int) -> Iterator[Pixels]:
+    return iter(np.split(images, range(n, len(images), n)))
+
+
+def source_array(bank: SourceBank) -> Pixels:
+    """Source images as one array (n, 1, ny, nx), each in the lower left corner of its plane."""
+    shapes = np.array([template.pixels.shape for template in bank.templates])
+    out = np.zeros((len(bank), 1, *shapes.max(axis=0)), dtype=np.float32)
+    for number, template in enumerate(bank.templates):
+        ny, nx = template.pixels.shape
+        out[number, 0, :ny, :nx] = template.pixels
+    return out
 
 
 def psf_array(images: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:

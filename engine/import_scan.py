@@ -174,6 +174,11 @@ class ImportedHosts:
         return {"counts": {}, "first": []}
 
     @property
+    def sources(self) -> dict[str, Any]:
+        """No source images."""
+        return {}
+
+    @property
     def notes(self) -> Encoded:
         """The list of refused rows."""
         rows = [{"row": entry.row, "reason": entry.reason} for entry in self._scan.refused]

@@ -37,6 +37,9 @@ from arcforge.engine.run_rows import (
     used_rows,
     with_gain,
 )
+from arcforge.engine.source_bank import SourceBank
+from arcforge.engine.source_files import open_bank
+from arcforge.engine.source_rows import source_rows
 from arcforge.engine.store import Store, open_store
 from arcforge.engine.synthetic import synthetic_hosts
 from arcforge.engine.variants import variant_named
@@ -61,6 +64,7 @@ class Run:
     rows: RunRows
     hosts: HostSet
     config: Config
+    bank: SourceBank | None = None  #: source images that rows may name
 
     @cached_property
     def psf_images(self) -> PsfImages | None:
@@ -83,6 +87,7 @@ class Run:
             threads=threads,
             out=out,
             psf_images=self.psf_images,
+            sources=self.bank,
             **plan.render,
         )
 
@@ -167,11 +172,13 @@ def inject(
     run = prepare(**inputs)
     if overwrite or not root.exists():
         check_rows(run)
-        begin_store(root, run.plan, StoredHosts(run.hosts), may_exist=resume or partition is not None)
+        begin_store(
+            root, run.plan, StoredHosts(run.hosts, run.bank), may_exist=resume or partition is not None
+        )
     run.plan.refuse_other(read_plan(root), root)
     with write_lock(root, partition):
         if not is_whole(root, run.plan):
-            make_ready(root, run.plan, StoredHosts(run.hosts), alone=partition is None)
+            make_ready(root, run.plan, StoredHosts(run.hosts, run.bank), alone=partition is None)
             _write(root, run, inputs, run.plan.shards_of(partition), threads, dask, progress)
             if partition is None:
                 complete(root, run.plan)
@@ -187,9 +194,10 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
     variant_named(config.variant)
     if not isinstance(hosts, HostSet):
         hosts = _hosts(config, hosts, positions, seed)
+    bank = open_bank(config.source_bank, clean=config.source_clean) if config.source_bank else None
     rows: RunRows
     if catalog is None:
-        rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n)
+        rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n, bank)
     else:
         rows = GivenRows(_table(catalog), hosts, seed, n, config.theta_e_convention)
     row_bytes = 4 * len(hosts.bands) * hosts.stamp_size**2
@@ -205,13 +213,13 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
         config=config.to_toml(),
         config_sha256=config.digest(),
         catalog=rows.source,
-        hosts=f"sha256:{StoredHosts(hosts).sha256}",
+        hosts=f"sha256:{StoredHosts(hosts, bank).sha256}",
         n_hosts=len(hosts),
         render={"rtol": config.rtol, "variant": config.variant, "pixel_response": config.pixel_response},
         code_sha256=provenance.code_sha256(),
         software=provenance.software(),
     )
-    return Run(plan, rows, hosts, config)
+    return Run(plan, rows, hosts, config, bank)
 
 
 def _hosts(config: Config, path: Any, positions: Any, seed: int) -> HostSet:
@@ -267,12 +275,13 @@ def check_rows(run: Run) -> None:
     for first in range(0, run.plan.n_rows, block):
         _, columns = run.used(first, min(first + block, run.plan.n_rows))
         try:
-            _check_renderable(columns, run.plan, run.psf_images)
+            _check_renderable(columns, run)
         except RenderError as error:
             raise RenderError(f"rows from {first} on: {error}" if first else str(error)) from error
 
 
-def _check_renderable(columns: RenderColumns, plan: Plan, images: PsfImages | None) -> None:
+def _check_renderable(columns: RenderColumns, run: Run) -> None:
+    plan, images = run.plan, run.psf_images
     lost = columns.psf_model == PSF_IMAGE
     if images is not None:
         lost &= images.missing(columns.psf_id)
@@ -283,9 +292,10 @@ def _check_renderable(columns: RenderColumns, plan: Plan, images: PsfImages | No
             f"{columns.psf_id[row]}; give hosts with PSFs, or gaussian, moffat or none"
         )
     variant = variant_named(plan.render["variant"])
+    sources = source_rows(columns, run.bank, plan.pixscale_arcsec)
     if variant.name != "reference":  # which needs no grid
         layout(
-            columns,
+            columns if sources is None else sources.bounded,
             stamp_size=plan.stamp_size,
             pixscale_arcsec=plan.pixscale_arcsec,
             rtol=plan.render["rtol"],

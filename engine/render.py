@@ -19,6 +19,8 @@ from arcforge.engine.profiles import (
     sersic_profile_Ie1,
     sersic_unit_total_flux,
 )
+from arcforge.engine.source_bank import as_bank
+from arcforge.engine.source_rows import source_rows
 from arcforge.engine.variants import variant_named
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def render_batch(
     pixel_response: str = "in_psf",
     theta_e_convention: str = "intermediate",
     psf_images: Any = None,
+    sources: Any = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Render the lensed source of every catalogue row, in every band, convolved with the row's PSF.
@@ -82,6 +85,9 @@ def render_batch(
     theta_e_convention : {"intermediate", "major"}
     psf_images : mapping of int to array (bands, side, side), or PsfImages, optional
         PSFs of the rows with ``psf_model`` "image", by their ``psf_id``; odd side, summing to 1, centred.
+    sources : SourceBank, path, or mapping of id to (image, pixscale_arcsec), optional
+        Images of the rows with a ``source_id``. ``src_reff_arcsec`` is then the half-light radius to which
+        the image is scaled (0 or null: its own size), ``src_phi_rad`` turns it, fluxes are the row's.
     out : float32 (n, bands, stamp_size, stamp_size), optional
         C-contiguous array to write to.
 
@@ -109,6 +115,7 @@ def render_batch(
         threads=threads,
         pixel_response=pixel_response,
         psf_images=psf_images,
+        sources=sources,
         out=out,
     )
 
@@ -123,6 +130,7 @@ def render_rows(
     threads: int | None = None,
     pixel_response: str = "in_psf",
     psf_images: Any = None,
+    sources: Any = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Render columns that were validated before; arguments and result as those of ``render_batch``."""
@@ -137,6 +145,9 @@ def render_rows(
         )
     boxed = pixel_response == "box"
     images = _as_images(psf_images, shape[1])
+    image_rows = source_rows(columns, as_bank(sources), pixscale_arcsec)
+    if image_rows is not None and (chosen.samples or chosen.name == "reference"):
+        raise RenderError(f'variant is {variant!r}; rows with a source image are rendered by "auto" only')
     if chosen.name == "reference":
         from arcforge.engine.reference import reference_stamps
 
@@ -145,7 +156,12 @@ def render_rows(
         from arcforge.engine.stamps import Options, render
 
         render(
-            columns, Options(stamp_size, float(pixscale_arcsec), rtol, chosen, boxed), threads, out, images
+            columns,
+            Options(stamp_size, float(pixscale_arcsec), rtol, chosen, boxed),
+            threads,
+            out,
+            images,
+            image_rows,
         )
     return out
 

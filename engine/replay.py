@@ -45,6 +45,7 @@ def replay(store: Store, rows: NDArray[np.int64], threads: int | None = None) ->
         bands=store.bands,
         threads=threads,
         psf_images=store.psf_images,
+        sources=store.sources,
         **store.plan.render,
     )
     light = (controls + light) - controls

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from arcforge.engine.config import Config
     from arcforge.engine.hosts import HostSet
     from arcforge.engine.pairing import ArcMeasures
+    from arcforge.engine.source_bank import SourceBank
 
 _USED = (
     "theta_e_arcsec",
@@ -65,14 +66,17 @@ class DrawnRows:
 
     source = "drawn"
 
-    def __init__(self, config: Config, hosts: HostSet, seed: int, n_rows: int) -> None:
-        self._config, self._hosts, self._seed = config, hosts, seed
+    def __init__(
+        self, config: Config, hosts: HostSet, seed: int, n_rows: int, bank: SourceBank | None = None
+    ) -> None:
+        self._config, self._hosts, self._seed, self._bank = config, hosts, seed, bank
         self.n_rows = n_rows
         self.has_major = config.theta_e_convention == "major"
 
     def raw(self, first: int, stop: int) -> pa.Table:
         """Draw the rows."""
-        return draw_catalog(self._config, self._hosts, self._seed, np.arange(first, stop, dtype=np.int64))
+        rows = np.arange(first, stop, dtype=np.int64)
+        return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank)
 
     def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
         """Return the host of each row, drawn by row number."""
@@ -158,8 +162,11 @@ def used_rows(
     is_lens = columns.lens_model != CONTROL
     if rows.has_major:  # what was given stays on record
         table = put_column(table, "theta_e_arcsec_given", _floats(raw, "theta_e_arcsec"))
+    is_profile = is_lens & (columns.source_id == "")
     for name in _USED:
-        table = put_column(table, name, _recorded(raw, name, getattr(columns, name), is_lens))
+        # an image has neither a Sersic index nor an ellipticity of its own
+        used = is_profile if name in ("src_n", "src_e") else is_lens
+        table = put_column(table, name, _recorded(raw, name, getattr(columns, name), used))
     for i, band in enumerate(bands):
         for name, values in (
             ("src_flux_nmgy", columns.src_flux_nmgy),

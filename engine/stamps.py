@@ -34,6 +34,7 @@ from arcforge.kernels.uniform import uniform_grid
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
     from arcforge.engine.psf_images import PsfImages
+    from arcforge.engine.source_rows import SourceRows
 
 Images = NDArray[np.float32]
 Floating = NDArray[np.floating]
@@ -126,6 +127,7 @@ class _Batch:
     rays: Folded
     where: Layout
     images: PsfImages | None
+    sources: SourceRows | None = None
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -135,6 +137,10 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
     origin = -0.5 * (options.stamp_size - 1) - where.first[row] / nodes
     kind, fields = KINDS[batch.rays.kinds[row]], batch.rays.fields[row]
     samples = options.variant.samples
+    if batch.sources is not None and batch.sources.is_image(row):
+        boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
+        batch.sources.fill(row, kind, fields, origin, nodes, bounds, options.rtol, boxed, grid)
+        return
     if samples:
         line = work.hold_line(samples * grid.shape[0])
         uniform_grid(kind, fields, samples, origin, bounds, line, grid)
@@ -221,18 +227,20 @@ def render(
     threads: int | None,
     out: Images,
     images: PsfImages | None = None,
+    sources: SourceRows | None = None,
 ) -> None:
     """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
     _check_images(columns, images)
     where = layout(
-        columns,
+        columns if sources is None else sources.bounded,
         stamp_size=options.stamp_size,
         pixscale_arcsec=options.pixscale_arcsec,
         rtol=options.rtol,
         uniform=options.variant.samples > 0,
         images=images,
     )
-    batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, images)
+    folded = columns if sources is None else sources.folded
+    batch = _Batch(columns, fold(folded, options.pixscale_arcsec), where, images, sources)
     # neighbours in this order share a grid size, so a thread's buffers stay in its cache
     order = np.argsort(where.size, kind="stable")
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]

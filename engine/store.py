@@ -56,6 +56,8 @@ from arcforge.engine.store_status import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from arcforge.engine.source_bank import SourceBank
+
 # Host pixels up to this size are kept after the first read of a control.
 _KEPT_HOST_BYTES = 256 << 20
 
@@ -276,6 +278,25 @@ class Store:
         images = self._host_layer("psf", np.arange(n_psf, dtype=np.int64))
         assert images is not None
         return dict(enumerate(images))
+
+    @cached_property
+    def sources(self) -> SourceBank | None:
+        """The source images that rows name by ``source_id``, as the renderer takes them; None without."""
+        from arcforge.engine.source_bank import SourceBank, Template
+
+        known = (read_attributes((self.path / "hosts" / METADATA_FILE).read_bytes()) or {}).get("sources")
+        if not known:
+            return None
+        images = self._host_layer("sources", np.arange(len(known["source_id"]), dtype=np.int64))
+        assert images is not None
+        return SourceBank(
+            [
+                Template(source_id, image[0, : shape[0], : shape[1]], scale)
+                for source_id, image, shape, scale in zip(
+                    known["source_id"], images, known["shape"], known["pixscale_arcsec"], strict=True
+                )
+            ]
+        )
 
     @property
     def hosts_refused(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from arcforge.engine.plan import PLAN_FILE, Plan, check_format
 
 SCHEMA = "arcforge.store"
 WRITING, COMPLETE = "writing", "complete"
-LAYERS = ("invvar", "mask", "psf")
+LAYERS = ("invvar", "mask", "psf", "sources")
 
 
 def catalog_key(shard: int) -> str:

@@ -78,6 +78,10 @@ class HostSource(Protocol):
     def notes(self) -> Encoded:
         """Further files to keep beside the hosts, by path in the store."""
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What is known of the source images."""
+
     def blocks(self, n: int) -> Iterator[Pixels]:
         """Yield the pixels of consecutive hosts, (k <= n, bands, ny, nx) float32 at a time."""
 
@@ -152,6 +156,7 @@ def write_hosts(root: Path, plan: Plan, hosts: HostSource) -> None:
         "columns": list(hosts.columns),
         "layers": [layer.name for layer in hosts.layers],
         "refused": hosts.refused,
+        "sources": hosts.sources,
     }
     files = place_files(root, encode_group("hosts", attributes) | array.metadata())
     for shard, pixels in enumerate(hosts.blocks(plan.host_shard_rows)):

@@ -22,6 +22,7 @@ class GeneratedHosts:
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels
+        self.sources: dict[str, Any] = {}
         self.refused: dict[str, Any] = {"counts": {}, "first": []}
 
     @property

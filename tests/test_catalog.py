@@ -19,6 +19,9 @@ from arcforge.kernels.codes import PSF_GAUSSIAN, PSF_IMAGE, PSF_MOFFAT, PSF_NONE
 Catalog = dict[str, Any]
 
 
+NUMERIC = [name for name in RenderColumns.__dataclass_fields__ if name != "source_id"]
+
+
 def make(n: int = 5, bands: str = "grz") -> Catalog:
     rng = np.random.default_rng(3)
     columns: Catalog = {
@@ -51,7 +54,8 @@ def test_columns_are_contiguous_typed_and_defaulted() -> None:
     catalog = make()
     columns = render_columns(catalog, "grz")
     assert len(columns) == 5
-    for name in RenderColumns.__dataclass_fields__:
+    assert (columns.source_id == "").all()
+    for name in NUMERIC:
         values = getattr(columns, name)
         expected = {"lens_model": np.int8, "psf_model": np.int8, "psf_id": np.int64}.get(name, np.float64)
         assert values.flags.c_contiguous, name
@@ -173,7 +177,7 @@ def test_control_rows_may_be_blank_but_not_wrong(blank: float) -> None:
             values[[1, 4]] = blank
     columns = render_columns(catalog, "grz")
     np.testing.assert_array_equal(columns.lens_model == CONTROL, [False, True, False, False, True])
-    for name in RenderColumns.__dataclass_fields__:
+    for name in NUMERIC:
         assert np.isfinite(getattr(columns, name)).all(), name
     assert (columns.psf_model[[1, 4]] == PSF_NONE).all()
     assert (columns.psf_model[[0, 2, 3]] == PSF_GAUSSIAN).all()

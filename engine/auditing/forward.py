@@ -60,6 +60,8 @@ class Forward:
         Of the set.
     psf_images : mapping of int to array, optional
         PSFs of rows whose PSF is an image.
+    sources : SourceBank, optional
+        Images of rows whose source is one.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Forward:
         rtol: float = RTOL,
         pixel_response: str = "in_psf",
         psf_images: Any = None,
+        sources: Any = None,
     ) -> None:
         self.columns = columns
         self.stamp_size = stamp_size
@@ -79,6 +82,7 @@ class Forward:
         self.rtol = rtol
         self.pixel_response = pixel_response
         self.psf_images = psf_images
+        self.sources = sources
         self._last_cut: tuple[Any, Images, Images] | None = None
 
     def render(
@@ -144,6 +148,7 @@ class Forward:
             rtol=self.rtol,
             pixel_response=self.pixel_response,
             psf_images=self.psf_images,
+            sources=self.sources,
         )
 
     def _changed(

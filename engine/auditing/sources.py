@@ -48,6 +48,7 @@ class PairSource(Protocol):
     pixel_response: str  #: as the renderer takes it
     table: pa.Table  #: all columns but pixels, in row order
     psf_images: Any  #: PSFs that are images, by ``psf_id``; None without
+    sources: Any  #: source images, by ``source_id``; None without
 
     def noise(self, rows: Integers) -> Images | None:
         """Return the noise of the added light, (k, band, y, x), made again; None where there is no record."""
@@ -122,6 +123,7 @@ class StorePairs:
         self.psf_images = getattr(store, "psf_images", None)
         # pixels that were imported come from another renderer: nothing to repeat bit for bit
         self.is_rendered = not getattr(store, "is_imported", False)
+        self.sources = getattr(store, "sources", None)
 
     def replay(self, rows: Integers) -> tuple[Images, Images]:
         """Return arcs as stored and as rendered anew with the store's own options."""
@@ -138,6 +140,7 @@ class StorePairs:
             pixscale_arcsec=float(self.store.pixscale_arcsec),
             bands=self.bands,
             psf_images=self.psf_images,
+            sources=self.sources,
             **self._options,
         )
         return stored, again
@@ -163,6 +166,7 @@ class ParquetPairs:
 
     kind = "parquet"
     psf_images = None
+    sources = None
     pixel_response = "in_psf"  # survey PSFs hold the pixel; no set of this form records another
 
     def __init__(

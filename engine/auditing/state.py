@@ -96,6 +96,7 @@ class AuditState:
             self.pairs.pixscale_arcsec,
             pixel_response=self.pairs.source.pixel_response,
             psf_images=self.pairs.source.psf_images,
+            sources=self.pairs.source.sources,
         )
 
     def render_all(self, label: str, **options: object) -> Images:

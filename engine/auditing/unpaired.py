@@ -29,6 +29,7 @@ class UnpairedPairs:
 
     kind = "unpaired"
     psf_images = None
+    sources = None
 
     def __init__(self, images: Any) -> None:
         import pyarrow as pa
