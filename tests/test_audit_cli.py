@@ -117,7 +117,7 @@ def test_the_foreign_clean_set_is_explained(tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["causes"] == []
     assert {c["id"]: c["status"] for c in report["checks"] if c["id"][0] in "PR"} == dict.fromkeys(
-        ("P1", "P2", "P3", "P4", "R1", "R2", "R3", "R5", "R6"), "PASS"
+        ("P1", "P2", "P3", "P4", "R1", "R2", "R3", "R4", "R5", "R6", "R7"), "PASS"
     )
     assert report["verdict"] == "GO-WITH-REMEDY" or report["reason"] == "SHORTCUT"
     assert result.exit_code in (10, 20)

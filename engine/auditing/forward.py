@@ -131,6 +131,10 @@ class Forward:
         _, images, unconvolved = self._last_cut
         return cut_kernel(images, unconvolved, changed, self.pixscale_arcsec, edges_pix)
 
+    def wide_light(self, rows: Integers) -> Images:
+        """Render rows without PSF on a frame twice as wide: float32 (k, band, y, x)."""
+        return self._render(self._changed(rows, NOMINAL, False, None), 2 * self.stamp_size)
+
     def wraparound(self, rows: Integers) -> Images:
         """Return what an unpadded convolution would add to each row: float32 (k, band, y, x)."""
         n = self.stamp_size

@@ -35,6 +35,7 @@ class GateResult:
     n_pairs: int
     n_groups: int
     null_aucs: Floats = field(default_factory=lambda: np.zeros(0))  #: AUC of each label permutation
+    wins: Floats = field(default_factory=lambda: np.zeros(0))  #: how often each pair's stamp scores higher
 
 
 def run_gate(
@@ -104,6 +105,7 @@ def run_gate(
         n_pairs=n,
         n_groups=bootstrap.n_groups,
         null_aucs=null_aucs,
+        wins=np.mean(wins, axis=0),
     )
 
 

@@ -88,6 +88,12 @@ class Cause:
         return abs(self.estimate - self.nominal) / max(self.ci95[1] - self.ci95[0], 1e-12)
 
 
+def psf_truth_cause(ratio: float, ci95: tuple[float, float]) -> Cause:
+    """Return the cause where recorded PSF widths are ``ratio`` times the survey's."""
+    text = f"recorded PSF widths are {ratio:.4g} times the survey's{_known(ratio, _KNOWN_WIDTHS)}"
+    return Cause("psf_width", ratio, ci95, 1.0, "ratio", f"{text}; {NEXT_STEP['psf_width']}")
+
+
 def _cause(name: str, estimate: Estimate | None, nominal: float | None, text: str) -> Cause:
     return Cause(
         name,

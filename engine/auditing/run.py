@@ -14,7 +14,9 @@ from threadpoolctl import threadpool_limits
 from arcforge.engine.auditing import (
     attribution,
     four_tests,
+    gates,
     integrity,
+    light,
     masks,
     residual,
     selftest,
@@ -30,6 +32,7 @@ from arcforge.engine.auditing.checks import (
     Outcome,
     run_check,
 )
+from arcforge.engine.auditing.naming import Cause, psf_truth_cause
 from arcforge.engine.auditing.pairs import draw_pairs
 from arcforge.engine.auditing.parameters import recorded_parameters
 from arcforge.engine.auditing.sources import open_pairs
@@ -86,11 +89,17 @@ CHECKS: tuple[Check, ...] = (
     Check("R1", "Residual: stamp - control - model", True, residual.check_residual),
     Check("R2", "Nuisance fit: parameters as recorded", True, residual.check_nuisance),
     Check("R3", "Fault dictionary: no named fault is needed", True, residual.check_cause),
+    Check("R4", "Flux, observed and predicted", True, light.check_flux),
     Check("R5", "Registration of control and stamp", True, sky.check_registration),
     Check("R6", "Explained away: (stamp - model) against control", True, residual.check_explained_away),
+    Check("R7", "PSF widths against the survey's", False, light.check_psf_truth),
     Check("N1", "Noise of the stamp that the control lacks", True, sky.check_noise),
     Check("E1", "Attribution of the core light", True, attribution.check_attribution),
     Check("E2", "Visibility of arcs outside a core mask", False, masks.check_visibility),
+    Check("E3", "Realism of the sources", False, light.check_realism),
+    Check("D3", "What is not pixels: zeros, repeats, rounding", False, gates.check_artefacts),
+    Check("G2", "Gates on other features, and ungrouped folds", False, gates.check_family),
+    Check("G4", "Core gate by theta_E, PSF and flux", False, gates.check_strata),
     Check("G3", "Gate with the core masked, by radius", False, masks.check_mask_sweep),
     Check("M1", "Remedies, measured on held-out hosts", False, masks.check_remedies),
 )
@@ -197,9 +206,10 @@ def run_audit(
 
 def _report(state: AuditState, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     diagnosis = state.finished("diagnosis")
+    causes = list(diagnosis.causes) if diagnosis else []
+    causes += _psf_truth_cause(outcomes, causes)
     gate, shares = state.finished("gate"), state.finished("attribution")
     remedies = state.finished("remedies") or []
-    causes = diagnosis.causes if diagnosis else []
     verdict = decide(outcomes, causes, gate, shares, remedies, _missing(state), state.thresholds)
     report = {
         "schema": SCHEMA,
@@ -231,6 +241,16 @@ def _report(state: AuditState, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _plain(report)
     return plain
+
+
+def _psf_truth_cause(outcomes: Sequence[Outcome], causes: Sequence[Cause]) -> list[Cause]:
+    """Name the PSF where its recorded width is not the survey's, though pixels and record may agree."""
+    finding = next((o.finding for o in outcomes if o.check.id == "R7"), None)
+    if finding is None or finding.status != FAIL or any(c.name == "psf_width" for c in causes):
+        return []
+    if finding.effect is None or finding.ci95 is None:
+        return []
+    return [psf_truth_cause(finding.effect, finding.ci95)]
 
 
 def _missing(state: AuditState) -> list[str]:

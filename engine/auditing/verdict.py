@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GO, GO_WITH_REMEDY, NO_GO, UNDECIDED = "GO", "GO-WITH-REMEDY", "NO-GO", "INCONCLUSIVE"
 DATA_CHECKS = ("D0", "D2")
 SELF_CHECKS = ("S0", "S1")
-MODEL_CHECKS = ("D1", "N1", "P1", "P2", "P3", "P4", "R1", "R2", "R3", "R5", "R6")
+MODEL_CHECKS = ("D1", "N1", "P1", "P2", "P3", "P4", "R1", "R2", "R3", "R4", "R5", "R6", "R7")
 # Below this correlation of pixel noise the control is not the stamp's own host
 _OTHER_HOST_CORRELATION = 0.5
 
