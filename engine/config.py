@@ -53,6 +53,12 @@ class Config:
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
     psf_table: str
+    host_max_rows: int
+    split_by: str
+    split_cell_deg: float
+    split_guard_arcmin: float
+    exclude_catalogs: tuple[str, ...]
+    exclude_radius_arcsec: float
     source_bank: str
     source_image_fraction: float
     source_clean: bool

@@ -52,6 +52,10 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and "\n" not in value
 
 
+def _is_paths(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(_is_path(path) and path for path in value)
+
+
 def _is_bits(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(_is_int(0, 30)(bit) for bit in value)
 
@@ -122,6 +126,36 @@ SETTINGS: dict[str, Setting] = {
     ),
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
+    ),
+    "host_max_rows": Setting(
+        0,
+        _is_int(0, 10**9),
+        "a whole number from 0 on",
+        "rows that a host may have; hosts are then used evenly, in random order; 0: drawn freely",
+    ),
+    "split_by": Setting(
+        "host",
+        _one_of(("host", "sky")),
+        '"host" or "sky"',
+        "what is in one split as a whole: a host, or a cell of the sky with all its hosts",
+    ),
+    "split_cell_deg": Setting(
+        1.0, _is_float(0.01, 60), "a number from 0.01 to 60", "side of a cell of the sky"
+    ),
+    "split_guard_arcmin": Setting(
+        0.0,
+        _is_float(0, 600),
+        "a number from 0 to 600",
+        "hosts of the larger split within it of another split's are left out, and counted",
+    ),
+    "exclude_catalogs": Setting(
+        (),
+        _is_paths,
+        "a list of paths",
+        "catalogues of known lenses (ra, dec); hosts there are left out, counted",
+    ),
+    "exclude_radius_arcsec": Setting(
+        10.0, _is_float(0, 3600), "a number from 0 to 3600", "how near to a known lens a host is left out"
     ),
     "source_bank": Setting(
         "", _is_path, "a path", "bank of source images (GalSim's layout, npz, FITS); empty: Sersic profiles"

@@ -105,14 +105,32 @@ def _checked_seed(seed: int) -> int:
     return value
 
 
-def assign_hosts(seed: int, rows: ArrayLike, n_hosts: int) -> Rows:
-    """The host number (int64) of each row: uniform over the hosts, with replacement."""
+def assign_hosts(seed: int, rows: ArrayLike, n_hosts: int, *, evenly: bool = False) -> Rows:
+    """The host number (int64) of each row: uniform over the hosts, with replacement.
+
+    ``evenly``: every host once, in random order, then every host again in another, and so on.
+    """
+    if evenly:
+        numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        out = np.empty(numbers.shape, dtype=np.int64)
+        for turn in np.unique(numbers // n_hosts):
+            order = np.argsort(uniform(seed, np.arange(n_hosts), "host_order", turn), kind="stable")
+            here = numbers // n_hosts == turn
+            out[here] = order[numbers[here] % n_hosts]
+        return out
     return np.minimum((uniform(seed, rows, "host_index") * n_hosts).astype(np.int64), n_hosts - 1)
 
 
 def assign_splits(config: Config, seed: int, table: HostTable) -> NDArray[Any]:
-    """The split (text) of each host: by its content, so that it stays when the host set grows or shrinks."""
+    """The split (text) of each host, which stays when the host set grows or shrinks.
+
+    By the host's content, or by the cell of the sky that it lies in.
+    """
     shares = Prior.of("choice", values=tuple(config.splits), weights=tuple(config.splits.values()))
+    if config.split_by == "sky":
+        from arcforge.engine.sky_cells import host_cells
+
+        return shares.quantile(uniform(seed, host_cells(table, config.split_cell_deg), "split_cell"))
     return shares.quantile(uniform(seed, table.key, "split"))
 
 
@@ -157,7 +175,7 @@ def draw_catalog(
             f"{config.bands} at {config.stamp_size} px: open them with its bands and stamp_size"
         )
     table = hosts.table
-    host = assign_hosts(seed, numbers, len(table.host_id))
+    host = assign_hosts(seed, numbers, len(table.host_id), evenly=config.host_max_rows > 0)
     columns: dict[str, Any] = {
         "row_id": numbers,
         "host_index": host,

@@ -117,6 +117,26 @@ class HostSet(Sequence[Host]):
             self._fetch(np.array(block, dtype=np.int64))
             yield from (self[i] for i in block)
 
+    def keep(self, numbers: NDArray[np.int64], refused: Sequence[Refusal]) -> HostSet:
+        """The set of those hosts alone; ``refused`` says why the others are not in it."""
+
+        def of_ours(
+            read: Callable[[NDArray[np.int64]], NDArray[Any]],
+        ) -> Callable[[NDArray[np.int64]], NDArray[Any]]:
+            return lambda wanted: read(numbers[wanted])
+
+        return HostSet(
+            self.bands,
+            self.pixscale_arcsec,
+            self.stamp_size,
+            self.table.take(numbers),
+            of_ours(self._load),
+            [*self.refused, *refused],
+            self._cached_hosts,
+            layers={name: of_ours(read) for name, read in self.layers.items()},
+            psf_images=self.psf_images,
+        )
+
     def pixels(self, indices: ArrayLike) -> Pixels:
         """Pixels of several hosts, float32 (k, bands, stamp_size, stamp_size); each is made once."""
         numbers = np.atleast_1d(np.asarray(indices, dtype=np.int64))

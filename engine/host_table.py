@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,10 @@ class HostTable:
 
     def __len__(self) -> int:
         return int(self.host_id.shape[0])
+
+    def take(self, numbers: NDArray[np.int64]) -> HostTable:
+        """Those hosts, in that order."""
+        return HostTable(**{f.name: getattr(self, f.name)[numbers] for f in fields(self)})
 
     @cached_property
     def key(self) -> NDArray[np.int64]:

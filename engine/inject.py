@@ -19,6 +19,7 @@ from arcforge.engine import provenance
 from arcforge.engine.catalog import RenderColumns, read_catalog
 from arcforge.engine.commits import is_done, shard_name
 from arcforge.engine.config import Config, default_config, load_config
+from arcforge.engine.draws import assign_splits
 from arcforge.engine.durable import write_lock
 from arcforge.engine.errors import CatalogError, ConfigError, RenderError
 from arcforge.engine.host_source import StoredHosts
@@ -37,6 +38,7 @@ from arcforge.engine.run_rows import (
     used_rows,
     with_gain,
 )
+from arcforge.engine.sky_cells import select_hosts
 from arcforge.engine.source_bank import SourceBank
 from arcforge.engine.source_files import open_bank
 from arcforge.engine.source_rows import source_rows
@@ -194,6 +196,8 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
     variant_named(config.variant)
     if not isinstance(hosts, HostSet):
         hosts = _hosts(config, hosts, positions, seed)
+    if config.exclude_catalogs or config.split_guard_arcmin > 0.0:
+        hosts = select_hosts(hosts, config, assign_splits(config, seed, hosts.table))
     bank = open_bank(config.source_bank, clean=config.source_clean) if config.source_bank else None
     rows: RunRows
     if catalog is None:

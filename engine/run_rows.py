@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.draws import assign_hosts, draw_catalog
-from arcforge.engine.errors import CatalogError
+from arcforge.engine.errors import CatalogError, ConfigError
 from arcforge.engine.noise import gain_columns
 from arcforge.engine.table_columns import encode_table
 from arcforge.kernels.codes import CONTROL, PSF_IMAGE, PSF_MODELS
@@ -72,6 +72,12 @@ class DrawnRows:
         self._config, self._hosts, self._seed, self._bank = config, hosts, seed, bank
         self.n_rows = n_rows
         self.has_major = config.theta_e_convention == "major"
+        turns = -(-n_rows // len(hosts))
+        if 0 < config.host_max_rows < turns:
+            raise ConfigError(
+                f"{n_rows} rows use each of {len(hosts)} hosts {turns} times, allowed: host_max_rows = "
+                f"{config.host_max_rows}; give more hosts or fewer rows"
+            )
 
     def raw(self, first: int, stop: int) -> pa.Table:
         """Draw the rows."""
@@ -80,7 +86,9 @@ class DrawnRows:
 
     def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
         """Return the host of each row, drawn by row number."""
-        return assign_hosts(self._seed, np.arange(first, stop, dtype=np.int64), len(self._hosts))
+        rows = np.arange(first, stop, dtype=np.int64)
+        evenly = self._config.host_max_rows > 0
+        return assign_hosts(self._seed, rows, len(self._hosts), evenly=evenly)
 
 
 class GivenRows:
