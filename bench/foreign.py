@@ -48,6 +48,8 @@ class ForeignRenderer:
         False convolves on the stamp's own periodic frame: light wraps round.
     renormalised : bool
         A cut kernel is scaled to unit sum.
+    bank_pedestal, bank_half_arcsec : float
+        A constant behind the source, as a share of its flux, over a square of this half side.
     """
 
     pixscale_arcsec: float = 0.262
@@ -55,10 +57,17 @@ class ForeignRenderer:
     outside_light: bool = True
     padded: bool = True
     renormalised: bool = True
+    bank_pedestal: float = 0.0
+    bank_half_arcsec: float = 1.2
 
     def __call__(self, columns: RenderColumns, stamp_size: int) -> Images:
         """Render rows: float32 (n, band, y, x), nanomaggies per pixel."""
         return np.stack([self._row(columns, row, stamp_size) for row in range(len(columns))])
+
+    def _pedestal(self, c: RenderColumns, row: int, x: Floats, y: Floats) -> Floats:
+        u, v = _source_position(c, row, x, y)
+        inside = np.maximum(np.abs(u), np.abs(v)) <= self.bank_half_arcsec
+        return np.asarray(self.bank_pedestal / (4.0 * self.bank_half_arcsec**2) * inside, dtype=np.float64)
 
     def _row(self, c: RenderColumns, row: int, stamp_size: int) -> Images:
         margin = _MARGIN_PIX if self.padded else 0
@@ -91,6 +100,8 @@ class ForeignRenderer:
             dx, dy = (d.ravel() for d in np.meshgrid(offsets, offsets))
             fine, _ = _surface_brightness(c, row, x[near][:, None] + dx, y[near][:, None] + dy)
             light[near] = fine.mean(1)
+        if self.bank_pedestal:
+            light = light + self._pedestal(c, row, x, y)
         return light * self.pixscale_arcsec**2
 
     def _kernel(self, c: RenderColumns, row: int, band: int, wide_pix: int) -> NDArray[np.complex128]:
@@ -122,9 +133,7 @@ class ForeignRenderer:
 
 def _surface_brightness(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Brightness per square arcsec of a source of unit flux, and source radius in half-light radii."""
-    alpha_x, alpha_y = _deflection(c, row, x - c.lens_x_arcsec[row], y - c.lens_y_arcsec[row])
-    u = x - c.lens_x_arcsec[row] - alpha_x - c.src_x_arcsec[row]
-    v = y - c.lens_y_arcsec[row] - alpha_y - c.src_y_arcsec[row]
+    u, v = _source_position(c, row, x, y)
     cos, sin = np.cos(c.src_phi_rad[row]), np.sin(c.src_phi_rad[row])
     ratio = (1.0 - c.src_e[row]) / (1.0 + c.src_e[row])
     radius = np.hypot(cos * u + sin * v, (cos * v - sin * u) / ratio) / c.src_reff_arcsec[row]
@@ -132,6 +141,13 @@ def _surface_brightness(c: RenderColumns, row: int, x: Floats, y: Floats) -> tup
     b = special.gammaincinv(2.0 * n, 0.5)
     total = 2.0 * np.pi * n * ratio * special.gamma(2.0 * n) * b ** (-2.0 * n) * c.src_reff_arcsec[row] ** 2
     return np.exp(-b * radius ** (1.0 / n)) / total, radius
+
+
+def _source_position(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Source-plane position from the source's centre, in arcsec."""
+    x, y = x - c.lens_x_arcsec[row], y - c.lens_y_arcsec[row]
+    alpha_x, alpha_y = _deflection(c, row, x, y)
+    return x - alpha_x - c.src_x_arcsec[row], y - alpha_y - c.src_y_arcsec[row]
 
 
 def _deflection(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:

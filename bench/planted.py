@@ -270,6 +270,16 @@ def _unpadded(recipe: Recipe) -> tuple[Images, Images]:
     return recipe.controls + renderer(recipe.columns, recipe.controls.shape[-1]), recipe.controls
 
 
+def _source_bank(share: float) -> Callable[[Recipe], tuple[Images, Images]]:
+    """Source templates with a constant behind them, which the lens maps with the source."""
+
+    def make(recipe: Recipe) -> tuple[Images, Images]:
+        renderer = ForeignRenderer(recipe.pixscale_arcsec, bank_pedestal=share)
+        return recipe.controls + renderer(recipe.columns, recipe.controls.shape[-1]), recipe.controls
+
+    return make
+
+
 def _noisy(sigmas: float) -> Callable[[Recipe], tuple[Images, Images]]:
     def make(recipe: Recipe) -> tuple[Images, Images]:
         noise = (
@@ -360,6 +370,8 @@ def _list_faults() -> tuple[Fault, ...]:
     found.append(Fault("bands rgz", "band_order", None, _on_arc(lambda a, r: a[:, [1, 0, 2]])))
     found.append(Fault("stamp bands zrg", "band_order", None, _of_stamp(lambda s: s[:, ::-1])))
     found.append(Fault("unpadded convolution", "wraparound", 1.0, _unpadded, theta_e_factor=2.5))
+    for s in (0.1, 0.4):
+        found.append(Fault(f"source bank, pedestal {s:g}", "pedestal", s, _source_bank(s)))
     for s in (0.05, 0.3):
         found.append(Fault(f"noise {s:g} sigma", "noise", s, _noisy(s)))
     found.append(Fault("noise of the arc's photons", "noise", None, _shot_noise))

@@ -58,6 +58,7 @@ def test_a_clean_set_needs_no_cause_and_every_parameter_is_as_recorded(diagnosed
         "flux 1.05",
         "control 0.25 px, order 3",
         "unpadded convolution",
+        "source bank, pedestal 0.4",
         "noise 0.3 sigma",
     ],
 )

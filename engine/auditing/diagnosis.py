@@ -274,6 +274,8 @@ def _tolerance(name: str, sky_sigma: float, limits: Thresholds) -> tuple[float, 
         return limits["nuisance.offset_pix"], limits["nuisance.floor_offset_pix"]
     if name.startswith("pedestal"):
         return limits["nuisance.pedestal_sigma"] * sky_sigma, _PEDESTAL_FLOOR * sky_sigma
+    if name == "source_bank":
+        return limits["nuisance.source_bank"], limits["nuisance.floor_scale"]
     if name == "wraparound":
         return limits["nuisance.wraparound"], limits["nuisance.floor_wraparound"]
     if name == "source_size":

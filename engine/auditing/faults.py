@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
+from arcforge.engine.auditing.bank import HALF_SIZES_ARCSEC, BankPedestal
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
 from arcforge.engine.auditing.solve import Evaluation, best_kernel_edge, evaluate, fit
 from arcforge.engine.auditing.transforms import list_transforms
@@ -114,6 +116,9 @@ def search(forward: Forward, data: FitData, judge: Judge) -> list[Hypothesis]:
     found = [record, *finder.without_parameters()]
     found += finder.singles(min((h.misfit for h in found if h.explains), default=np.inf))
     found.sort(key=_rank)
+    if not found[0].explains:
+        found.append(finder.source_bank())
+        found.sort(key=_rank)
     found[0] = finder.with_finite_kernel(found[0])
     if not found[0].explains:
         found += finder.several(found)
@@ -191,6 +196,34 @@ class _Finder:
         start = points[int(np.argmin(misfits))]
         there = evaluate(self.forward, few, start, names)
         return _Look(cause, names, start, apply, float(there.left.mean()))
+
+    def source_bank(self) -> Hypothesis:
+        """A pedestal behind every source: the template's size by scan, its share of the flux by fit."""
+        few_rows = self.data.rows[self.few_rows]
+        bank = BankPedestal(self.forward, few_rows)
+        few = self.data.take(self.few_rows)
+        free = ("source_bank", *parameters_of(self.data.bands)["flux_scale"])
+
+        def left(half_arcsec: float, square: bool) -> float:
+            held = replace(few, templates={"source_bank": bank.template(half_arcsec, square)})
+            return float(evaluate(self.forward, held, Point(), free).left.sum())
+
+        tried = {(half, square): left(half, square) for half in HALF_SIZES_ARCSEC for square in (True, False)}
+        start, square = min(tried, key=lambda key: tried[key])
+        half = optimize.minimize_scalar(
+            lambda h: left(float(h), square),
+            bounds=(start / 1.35, start * 1.35),
+            method="bounded",
+            options={"maxiter": 14, "xatol": 1e-3},
+        ).x
+
+        def apply(data: FitData) -> FitData:
+            template = BankPedestal(self.forward, data.rows).template(float(half), square)
+            return replace(data, templates={"source_bank": template})
+
+        fitted = fit(self.forward, apply(self.data), Point(), free)
+        shape = f"a square of {2 * half:.2f} arcsec" if square else f"a disc of {half:.2f} arcsec radius"
+        return self._hypothesis(("pedestal",), f"behind every source, over {shape}", fitted, apply)
 
     def with_finite_kernel(self, best: Hypothesis) -> Hypothesis:
         """Try whether the PSF kernel was cut to a square; the rest of the point is fitted again."""

@@ -59,7 +59,7 @@ NEXT_STEP = {
     "theta_e_scale": "use one convention of the Einstein radius in renderer and catalogue",
     "source_size": "compare the source size that is rendered with the one that is recorded",
     "flux_scale": "compare zero points, units and normalisation of the added light",
-    "pedestal": "take stamp and control from the same image, with one sky level",
+    "pedestal": "take stamp and control from one image, and the sky off source templates",
     "control_shift": "cut stamp and control at the same pixel, without resampling",
     "orientation": "use one axis order and direction for arc, stamp and control",
     "band_order": "read the band order from the metadata, for stamp and control alike",
@@ -249,6 +249,10 @@ def _fitted_cause(
             name, factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value), 1.0, text
         )
     nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
+    if "source_bank" in best.free:
+        share = nuisance["source_bank"].estimate
+        text = f"a constant of {share.value:.3g} of its flux lies {best.detail}, and is lensed with it"
+        return replace(_cause(name, share, 0.0, text), unit="of the source's flux")
     word = _WORDS[name]
     return word(state, nuisance, evaluation, data, judge)
 
