@@ -145,6 +145,7 @@ class RenderedRows:
 
     def make(self, first: int, stop: int, threads: int | None) -> tuple[Images, Images, Any]:
         """Return stamps, controls and the catalogue of rows ``first`` to ``stop - 1``."""
+        from arcforge.engine.making import make_rows
         from arcforge.engine.noise import add_noise, is_noisy, side_weight
         from arcforge.engine.run_rows import with_keys
 
@@ -154,7 +155,7 @@ class RenderedRows:
         table, columns = run.used(first, stop)
         table = with_keys(table, first, run.plan.seed, np.ones(run.plan.n_hosts, dtype=np.int64))
         controls = self._pixels[table.column("host_index").to_numpy()]
-        arcs = run.render(columns, threads)
+        arcs, table = make_rows(run, table, columns, threads)
         arcs = (controls + arcs) - controls
         if is_noisy(table):
             add_noise(arcs, table, self.bands, side_weight(run.config.noise_lag1_correlation))

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from arcforge.engine.added_light import AddedLight
 from arcforge.engine.commits import is_done, shard_name
 from arcforge.engine.errors import ArcforgeError, ConfigError, StoreError
+from arcforge.engine.making import make_rows
 from arcforge.engine.plan import read_plan
 from arcforge.engine.run_rows import count_host_rows, with_keys
 from arcforge.engine.writer import arcs_array, write_shard
@@ -42,7 +41,7 @@ class _ShardMaker:
         first, stop = plan.rows_of(shard)
         table, columns = run.used(first, stop)
         table = with_keys(table, first, plan.seed, self._host_rows)
-        arcs = np.ascontiguousarray(run.render(columns, 1))
+        arcs, table = make_rows(run, table, columns, 1)
         table = self._added.finish(arcs, table, first)
         write_shard(self._root, plan, self._array, shard, arcs, table)
 

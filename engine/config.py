@@ -28,6 +28,7 @@ from arcforge.engine.config_schema import (
     meaning,
     prior_names,
 )
+from arcforge.engine.cuts import CUTS
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 from arcforge.engine.priors import Prior, distribution_names
@@ -72,6 +73,7 @@ class Config:
     splits: Mapping[str, float]  #: share of the hosts by name, sum 1
     gain_e_per_nmgy: Mapping[str, float]  #: by band; a band that is not there has sky x invvar
     sky_mag_arcsec2: Mapping[str, float]  #: by band
+    cuts: Mapping[str, float]  #: by name of ``cuts.CUTS``
 
     def to_toml(self) -> str:
         """The whole configuration as annotated TOML; ``parse_config`` turns it into an equal one."""
@@ -85,6 +87,8 @@ class Config:
         for table, meant in _BAND_TABLES.items():
             lines += ["", f"[{table}]  # {meant}"]
             lines += [f"{band} = {_toml(value)}  # {table}" for band, value in getattr(self, table).items()]
+        lines += ["", "[cuts]  # rows that fail one are drawn again, and counted"]
+        lines += [f"{name} = {_toml(value)}  # {CUTS[name]}" for name, value in self.cuts.items()]
         lines += ["", "# shares of the hosts; all rows of a host are in one split", "[splits]"]
         lines += [f"{json.dumps(name)} = {_toml(share)}" for name, share in self.splits.items()]
         return "\n".join(lines) + "\n"
@@ -96,6 +100,7 @@ class Config:
             "settings": {name: getattr(self, name) for name in SETTINGS},
             "priors": {name: [prior.dist, dict(prior.parameters)] for name, prior in self.priors.items()},
             "splits": list(self.splits.items()),
+            "cuts": sorted(self.cuts.items()),
             **{table: sorted(getattr(self, table).items()) for table in _BAND_TABLES},
         }
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
@@ -140,7 +145,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name} is not TOML: {error}") from error
     source = _Source(name, _line_numbers(text))
-    _check_names(tree, (*SETTINGS, "schema", "priors", "splits", *_BAND_TABLES), "", source)
+    _check_names(tree, (*SETTINGS, "schema", "priors", "splits", "cuts", *_BAND_TABLES), "", source)
     if tree.get("schema", SCHEMA) != SCHEMA:
         source.refuse(
             "schema", f"schema = {tree['schema']!r}, allowed: {SCHEMA!r}; this version reads no other"
@@ -155,6 +160,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         priors=MappingProxyType(_priors(tree.get("priors", {}), settings, source)),
         splits=MappingProxyType(_splits(tree.get("splits", dict(SPLITS)), source)),
         gain_e_per_nmgy=_band_table("gain_e_per_nmgy", tree, settings["bands"], source),
+        cuts=_cuts(tree.get("cuts", {}), source),
         sky_mag_arcsec2=_band_table("sky_mag_arcsec2", tree, settings["bands"], source),
     )
 
@@ -246,6 +252,16 @@ def _prior(value: Any) -> Prior:
     if not isinstance(value.get("dist"), str):
         raise ConfigError(f'needs dist = "...", one of {", ".join(distribution_names())}')
     return Prior.of(value["dist"], **{key: entry for key, entry in value.items() if key != "dist"})
+
+
+def _cuts(given: Any, source: _Source) -> Mapping[str, float]:
+    if not isinstance(given, Mapping):
+        source.refuse("cuts", "cuts must be a table: write [cuts]")
+    _check_names(given, CUTS, "cuts.", source)
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            source.refuse(f"cuts.{name}", f"{name} = {value!r}, allowed: a positive number")
+    return MappingProxyType({name: float(given[name]) for name in CUTS if name in given})
 
 
 # tables of one number a band, and what they mean

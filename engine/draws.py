@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,7 +136,12 @@ def assign_splits(config: Config, seed: int, table: HostTable) -> NDArray[Any]:
 
 
 def draw_catalog(
-    config: Config, hosts: HostsLike, seed: int, rows: ArrayLike, bank: SourceBank | None = None
+    config: Config,
+    hosts: HostsLike,
+    seed: int,
+    rows: ArrayLike,
+    bank: SourceBank | None = None,
+    tries: ArrayLike = 0,
 ) -> pa.Table:
     """Draw the catalogue of the given rows.
 
@@ -151,6 +157,8 @@ def draw_catalog(
         Global row numbers; any subset of rows gives the values that these rows have in the whole.
     bank : SourceBank, optional
         Source images to draw from.
+    tries : int or array_like of int64, (n,)
+        How often lens and source of the row were drawn before.
 
     Returns
     -------
@@ -182,11 +190,12 @@ def draw_catalog(
         "host_id": table.host_id[host],
         "split": assign_splits(config, seed, table)[host],
     }
-    columns |= _lens_columns(config, hosts, seed, numbers, host)
-    images = None if bank is None else _drawn_images(config, bank, seed, numbers)
+    draw = _Draw(config, seed, numbers, tries)
+    columns |= _lens_columns(draw, hosts, host)
+    images = None if bank is None else _drawn_images(draw, bank)
     if bank is not None and images is not None:
         columns["source_id"] = np.where(images >= 0, np.array(bank.ids)[images], "")
-    columns |= _source_columns(config, table, seed, numbers, host, bank, images)
+    columns |= _source_columns(draw, table, host, bank, images)
     columns |= _psf_columns(config, table, seed, numbers, host)
     if config.control_fraction > 0.0:
         _blank_controls(columns, uniform(seed, numbers, "control") < config.control_fraction)
@@ -197,21 +206,37 @@ def _drawn(config: Config, name: str, seed: int, rows: Rows) -> NDArray[Any]:
     return config.priors[name].quantile(uniform(seed, rows, name))
 
 
-def _lens_columns(config: Config, hosts: HostsLike, seed: int, rows: Rows, host: Rows) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Draw:
+    """Draws of lens and source for some rows, each at its own try."""
+
+    config: Config
+    seed: int
+    rows: Rows
+    tries: ArrayLike
+
+    def uniform(self, purpose: str) -> Floats:
+        return uniform(self.seed, self.rows, purpose, self.tries)
+
+    def prior(self, name: str) -> NDArray[Any]:
+        return self.config.priors[name].quantile(self.uniform(name))
+
+
+def _lens_columns(draw: _Draw, hosts: HostsLike, host: Rows) -> dict[str, Any]:
     names = ("lens_model", "theta_e_arcsec", "lens_e", "lens_phi_rad", "shear", "shear_phi_rad")
-    columns = {name: _drawn(config, name, seed, rows) for name in names}
+    columns = {name: draw.prior(name) for name in names}
     columns["lens_e"] = np.where(columns["lens_model"] == "SIS", 0.0, columns["lens_e"])
     centre_pix = (hosts.stamp_size - 1) / 2.0
     columns["lens_x_arcsec"] = (hosts.table.x_pix[host] - centre_pix) * hosts.pixscale_arcsec
     columns["lens_y_arcsec"] = (hosts.table.y_pix[host] - centre_pix) * hosts.pixscale_arcsec
-    columns["theta_e_convention"] = np.full(rows.shape, config.theta_e_convention)
+    columns["theta_e_convention"] = np.full(draw.rows.shape, draw.config.theta_e_convention)
     return columns
 
 
-def _drawn_images(config: Config, bank: SourceBank, seed: int, rows: Rows) -> Rows:
+def _drawn_images(draw: _Draw, bank: SourceBank) -> Rows:
     """The template of each row, -1 for a Sersic source."""
-    number = np.minimum((uniform(seed, rows, "source_id") * len(bank)).astype(np.int64), len(bank) - 1)
-    return np.where(uniform(seed, rows, "source_image") < config.source_image_fraction, number, -1)
+    number = np.minimum((draw.uniform("source_id") * len(bank)).astype(np.int64), len(bank) - 1)
+    return np.where(draw.uniform("source_image") < draw.config.source_image_fraction, number, -1)
 
 
 def _bank_colours(bank: SourceBank, band: str, reference: str) -> Floats:
@@ -228,16 +253,11 @@ def _bank_colours(bank: SourceBank, band: str, reference: str) -> Floats:
 
 
 def _source_columns(
-    config: Config,
-    table: HostTable,
-    seed: int,
-    rows: Rows,
-    host: Rows,
-    bank: SourceBank | None,
-    images: Rows | None,
+    draw: _Draw, table: HostTable, host: Rows, bank: SourceBank | None, images: Rows | None
 ) -> dict[str, Any]:
+    config = draw.config
     names = ("src_x_arcsec", "src_y_arcsec", "src_reff_arcsec", "src_n", "src_e", "src_phi_rad", "src_dmag")
-    columns: dict[str, Any] = {name: _drawn(config, name, seed, rows) for name in names}
+    columns: dict[str, Any] = {name: draw.prior(name) for name in names}
     if bank is not None and images is not None:
         for name in ("src_n", "src_e"):
             columns[name] = np.where(images >= 0, np.nan, columns[name])
@@ -257,7 +277,7 @@ def _source_columns(
         mag = reference_mag
         if band != reference:
             name = colour_prior(band, reference, set(config.priors))
-            colour = _drawn(config, name, seed, rows)
+            colour = draw.prior(name)
             if bank is not None and images is not None and config.source_colours == "bank":
                 sign = 1.0 if name == f"src_{band}{reference}" else -1.0
                 own = sign * _bank_colours(bank, band, reference)[images]

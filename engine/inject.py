@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcforge.engine import provenance
 from arcforge.engine.catalog import RenderColumns, read_catalog
@@ -79,7 +80,13 @@ class Run:
         table, columns = used_rows(self.rows, first, stop, self.plan.bands, self.config.theta_e_convention)
         return with_gain(table, self.config, self.hosts), columns
 
-    def render(self, columns: RenderColumns, threads: int | None, out: Pixels | None = None) -> Pixels:
+    def render(
+        self,
+        columns: RenderColumns,
+        threads: int | None,
+        out: Pixels | None = None,
+        magnification: NDArray[np.float64] | None = None,
+    ) -> Pixels:
         """Render rows by the plan's options, into ``out`` where it is given."""
         plan = self.plan
         return render_rows(
@@ -90,6 +97,7 @@ class Run:
             out=out,
             psf_images=self.psf_images,
             sources=self.bank,
+            magnification=magnification,
             **plan.render,
         )
 

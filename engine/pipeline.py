@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from arcforge.engine.added_light import AddedLight
+from arcforge.engine.making import make_rows
 from arcforge.engine.run_rows import count_host_rows, with_keys
 from arcforge.engine.stamps import usable_threads
 from arcforge.engine.writer import ShardWriter
@@ -74,7 +75,7 @@ def write_shards(
             ahead(drawn()) as rows,
         ):
             for shard, table, columns in rows:
-                arcs = run.render(columns, threads, out=free.get()[: len(columns)])
+                arcs, table = make_rows(run, table, columns, threads, free.get()[: len(columns)])
                 writer.put(shard, arcs, table)
                 progress(len(columns))
 

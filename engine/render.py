@@ -132,8 +132,14 @@ def render_rows(
     psf_images: Any = None,
     sources: Any = None,
     out: NDArray[np.float32] | None = None,
+    magnification: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Render columns that were validated before; arguments and result as those of ``render_batch``."""
+    """Render columns that were validated before; arguments and result as those of ``render_batch``.
+
+    ``magnification`` (n,), where given, is filled with each row's lensed over unlensed flux, summed over the
+    whole grid that is rendered (of rows without a PSF: over the stamp); NaN in CONTROL rows and for
+    ``variant`` "reference".
+    """
     chosen = variant_named(variant)
     _check_options(stamp_size, pixscale_arcsec, rtol, pixel_response)
     shape = (len(columns), columns.src_flux_nmgy.shape[1], stamp_size, stamp_size)
@@ -151,6 +157,8 @@ def render_rows(
     if chosen.name == "reference":
         from arcforge.engine.reference import reference_stamps
 
+        if magnification is not None:
+            magnification[:] = np.nan
         reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out, images)
     else:
         from arcforge.engine.stamps import Options, render
@@ -162,6 +170,7 @@ def render_rows(
             out,
             images,
             image_rows,
+            magnification,
         )
     return out
 

@@ -84,6 +84,10 @@ class DrawnRows:
         rows = np.arange(first, stop, dtype=np.int64)
         return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank)
 
+    def draw(self, rows: NDArray[np.int64], tries: NDArray[np.int64]) -> pa.Table:
+        """Draw rows anew, each for its n-th time (0: the first)."""
+        return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank, tries)
+
     def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
         """Return the host of each row, drawn by row number."""
         rows = np.arange(first, stop, dtype=np.int64)
@@ -216,7 +220,7 @@ def with_measures(
 
     ``arc_flux_nmgy_<band>`` is the sum over the stamp, ``arc_snr_<band>`` the matched-filter value
     ``sqrt(sum arc^2) / sigma``, ``arc_snr_max_<band>`` the brightest pixel's; NaN where the sky's sigma is 0
-    or not known.
+    or not known. ``magnification_stamp`` is what of the lensed flux lies on the stamp, over the unlensed.
 
     Parameters
     ----------
@@ -232,6 +236,12 @@ def with_measures(
     sigma = np.where(sky_sigma_nmgy > 0.0, sky_sigma_nmgy, np.nan)
     for b, band in enumerate(bands):
         table = put_column(table, f"arc_flux_nmgy_{band}", measures.flux_nmgy[:, b])
+        if b == 0:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                on_stamp = measures.flux_nmgy[:, b] / _floats(table, f"src_flux_nmgy_{band}")
+            table = put_column(
+                table, "magnification_stamp", np.where(np.isfinite(on_stamp), on_stamp, np.nan)
+            )
         table = put_column(table, f"arc_snr_{band}", np.sqrt(measures.power[:, b]) / sigma[:, b])
         table = put_column(table, f"arc_snr_max_{band}", measures.peak[:, b] / sigma[:, b])
     return table

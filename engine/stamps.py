@@ -128,6 +128,7 @@ class _Batch:
     where: Layout
     images: PsfImages | None
     sources: SourceRows | None = None
+    magnification: Floating | None = None  #: (n,) to be filled: lensed over unlensed flux
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -161,6 +162,8 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     columns, where = batch.columns, batch.where
     if columns.lens_model[row] == CONTROL:
         out[:] = 0.0
+        if batch.magnification is not None:
+            batch.magnification[row] = np.nan
         return
     n_bands, stamp_size = out.shape[:2]
     size, nodes = int(where.size[row]), int(where.nodes_per_pixel[row])
@@ -168,6 +171,8 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     if columns.psf_model[row] == PSF_NONE:
         grid = np.empty((size, size), dtype=np.float32)
         _fill_grid(work, batch, row, grid)
+        if batch.magnification is not None:
+            batch.magnification[row] = grid.sum(dtype=np.float64)
         np.multiply(grid[:stamp_size, :stamp_size], flux.astype(np.float32)[:, None, None], out=out)
         return
     double = bool(where.outside[row])
@@ -183,6 +188,10 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     plans.forward()
     real = _real(double)
     response = _response(size, nodes, work.options.boxed, work.options.variant.samples, double)
+    if batch.magnification is not None:
+        # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
+        unspread = _response(size, nodes, False, work.options.variant.samples, double)[0]
+        batch.magnification[row] = float(plans.spectrum[0, 0].real) * float(unspread) ** 2
     scales = flux * (nodes / size) ** 2
     fwhm_pix = columns.psf_fwhm_arcsec[row] / work.options.pixscale_arcsec
     line = np.empty_like(response)
@@ -228,6 +237,7 @@ def render(
     out: Images,
     images: PsfImages | None = None,
     sources: SourceRows | None = None,
+    magnification: Floating | None = None,
 ) -> None:
     """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
     _check_images(columns, images)
@@ -240,7 +250,7 @@ def render(
         images=images,
     )
     folded = columns if sources is None else sources.folded
-    batch = _Batch(columns, fold(folded, options.pixscale_arcsec), where, images, sources)
+    batch = _Batch(columns, fold(folded, options.pixscale_arcsec), where, images, sources, magnification)
     # neighbours in this order share a grid size, so a thread's buffers stay in its cache
     order = np.argsort(where.size, kind="stable")
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
