@@ -54,6 +54,11 @@ class Config:
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
     psf_table: str
+    theta_e_from: str
+    theta_e_scatter: float
+    lens_shape_from: str
+    lens_e_scatter: float
+    lens_phi_scatter_rad: float
     host_max_rows: int
     split_by: str
     split_cell_deg: float

@@ -127,6 +127,25 @@ SETTINGS: dict[str, Setting] = {
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
     ),
+    "theta_e_from": Setting(
+        "prior",
+        _one_of(("prior", "host")),
+        '"prior" or "host"',
+        "Einstein radius: drawn, or from the host's velocity dispersion and the priors lens_z and src_z",
+    ),
+    "theta_e_scatter": Setting(
+        0.0, _is_float(0, 1), "a number from 0 to 1", "sigma of its logarithm about the host's value"
+    ),
+    "lens_shape_from": Setting(
+        "prior",
+        _one_of(("prior", "host")),
+        '"prior" or "host"',
+        "ellipticity and angle of the lens: drawn, or those of the host's light with scatter",
+    ),
+    "lens_e_scatter": Setting(0.05, _is_float(0, 1), "a number from 0 to 1", "sigma of e about the light's"),
+    "lens_phi_scatter_rad": Setting(
+        0.2, _is_float(0, 3.2), "a number from 0 to 3.2", "sigma of the angle about the light's"
+    ),
     "host_max_rows": Setting(
         0,
         _is_int(0, 10**9),
@@ -225,6 +244,8 @@ PRIORS: dict[str, tuple[Prior, str]] = {
     ),
     "src_gr": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour g - r"),
     "src_rz": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour r - z"),
+    "lens_z": (Prior.of("uniform", low=0.3, high=0.7), 'redshift of the lens, with theta_e_from = "host"'),
+    "src_z": (Prior.of("uniform", low=1.0, high=3.0), 'redshift of the source, with theta_e_from = "host"'),
     "psf_model": (Prior.of("constant", value="moffat"), "gaussian, moffat or none"),
     "moffat_beta": (Prior.of("constant", value=3.5), "of Moffat PSFs"),
     "psf_fwhm_arcsec_g": (

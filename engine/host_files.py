@@ -41,6 +41,7 @@ class Cutout:
     ra_deg: float = math.nan
     dec_deg: float = math.nan
     brickname: str = ""
+    sigma_v_km_s: float = math.nan  #: velocity dispersion of its galaxy
 
     def part(self, x0: int, y0: int, size: int) -> Cutout:
         """The ``size`` x ``size`` pixels from column ``x0`` and row ``y0`` on, with all layers."""
@@ -118,6 +119,9 @@ def _decode_fits(content: bytes, bands: str) -> Cutout:
         ra_deg=float(header.get("RA", math.nan)) if _is_number(header.get("RA")) else math.nan,
         dec_deg=float(header.get("DEC", math.nan)) if _is_number(header.get("DEC")) else math.nan,
         brickname=str(header.get("BRICKNAM", header.get("BRICK", ""))).strip(),
+        sigma_v_km_s=float(header.get("SIGMA_V", math.nan))
+        if _is_number(header.get("SIGMA_V"))
+        else math.nan,
     )
 
 
@@ -179,7 +183,7 @@ def _fits_psf(header: Header, band: str) -> float:
 
 
 _BAND_KEYS = ("bands_requested", "bands")
-_PLACE_KEYS = ("ra", "dec", "brickname")
+_PLACE_KEYS = ("ra", "dec", "brickname", "sigma_v")
 _SCALE_KEYS = ("pixel_scale", "pixscale_arcsec", "pixscale")
 
 
@@ -210,6 +214,7 @@ def decode_npz(content: bytes, bands: str) -> Cutout:
         ra_deg=math.nan if place["ra"] is None else float(place["ra"]),
         dec_deg=math.nan if place["dec"] is None else float(place["dec"]),
         brickname=str(place["brickname"] or ""),
+        sigma_v_km_s=math.nan if place["sigma_v"] is None else float(place["sigma_v"]),
     )
 
 

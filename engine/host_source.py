@@ -59,6 +59,9 @@ class StoredHosts:
             "ra_deg": np.asarray(table.ra_deg, dtype=np.float64),
             "dec_deg": np.asarray(table.dec_deg, dtype=np.float64),
             "psf_id": np.asarray(table.psf_id, dtype=np.int64),
+            "sigma_v_km_s": np.asarray(table.sigma_v_km_s, dtype=np.float64),
+            "light_e": np.asarray(table.light_e, dtype=np.float64),
+            "light_phi_rad": np.asarray(table.light_phi_rad, dtype=np.float64),
         }
         for name in ("mag", "sky_sigma_nmgy", "psf_fwhm_arcsec"):
             for i, band in enumerate(self._hosts.bands):

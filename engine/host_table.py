@@ -33,9 +33,14 @@ class HostTable:
     dec_deg: NDArray[np.float64] = field(default_factory=_absent)
     invvar_median: NDArray[np.float64] = field(default_factory=_absent)  #: (n, bands) NaN where not known
 
+    sigma_v_km_s: NDArray[np.float64] = field(default_factory=_absent)  #: (n,) NaN where not known
+    light_e: NDArray[np.float64] = field(default_factory=_absent)  #: (n,) of the galaxy's light, (1-q)/(1+q)
+    light_phi_rad: NDArray[np.float64] = field(default_factory=_absent)
+
     def __post_init__(self) -> None:
         n = len(self)
-        for name, unknown in (("psf_id", np.int64(-1)), ("ra_deg", np.nan), ("dec_deg", np.nan)):
+        unknowns = dict.fromkeys(("ra_deg", "dec_deg", "sigma_v_km_s", "light_e", "light_phi_rad"), np.nan)
+        for name, unknown in ({"psf_id": np.int64(-1)} | unknowns).items():
             if getattr(self, name).shape != (n,):
                 object.__setattr__(self, name, np.full(n, unknown))
         if self.invvar_median.shape != self.mag.shape:

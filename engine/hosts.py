@@ -20,6 +20,7 @@ from arcforge.engine.errors import HostError
 from arcforge.engine.fields import FieldSet, Place, brick_files, open_fields, places_of
 from arcforge.engine.host_blobs import blob_cutouts
 from arcforge.engine.host_files import SUFFIXES, Cutout, decode, is_host_file
+from arcforge.engine.host_lens import light_shape
 from arcforge.engine.host_measure import Measurement, measure
 from arcforge.engine.host_rules import HostRules, check_cube, check_stamp, checked_psf_image, is_known
 from arcforge.engine.host_set import Host, HostSet, Pixels, Refusal
@@ -214,6 +215,7 @@ class _Checked:
     has_mask: bool
     psf_id: int
     invvar_median: tuple[float, ...]  #: of covered pixels, per band; NaN without
+    light_shape: tuple[float, float]
 
 
 class _Reader:
@@ -258,8 +260,9 @@ class _Reader:
         x0, y0 = self._corner(cutout.pixels)
         placed = replace(measured, x_pix=measured.x_pix - x0, y_pix=measured.y_pix - y0)
         known = replace(cutout, pixels=np.empty((0, 0, 0), np.float32), invvar=None, mask=None, psf=None)
+        shape = light_shape(cutout.pixels, measured.x_pix, measured.y_pix)
         has_invvar, has_mask = cutout.invvar is not None, cutout.mask is not None
-        return _Checked(entry, digest, placed, known, has_invvar, has_mask, psf_id, _medians(stamp))
+        return _Checked(entry, digest, placed, known, has_invvar, has_mask, psf_id, _medians(stamp), shape)
 
     def host_set(self, checked: list[_Checked], refused: Iterable[Refusal]) -> HostSet:
         """The set of what passed."""
@@ -381,6 +384,9 @@ class _Reader:
             ra_deg=np.array([each.cutout.ra_deg for each in checked]),
             dec_deg=np.array([each.cutout.dec_deg for each in checked]),
             invvar_median=np.array([each.invvar_median for each in checked]),
+            sigma_v_km_s=np.array([each.cutout.sigma_v_km_s for each in checked]),
+            light_e=np.array([each.light_shape[0] for each in checked]),
+            light_phi_rad=np.array([each.light_shape[1] for each in checked]),
         )
 
     def _image_widths(self, psf_id: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -150,6 +150,8 @@ class _Recipe:
             psf_fwhm_arcsec=np.where((model == "none")[:, None], np.nan, np.stack(psf, axis=1)),
             psf_model=model,
             moffat_beta=beta,
+            light_e=self._draw(_E, hosts, "e"),
+            light_phi_rad=self._draw(_PHI, hosts, "phi"),
         )
 
     def pixels(self, hosts: Rows) -> NDArray[np.float32]:
