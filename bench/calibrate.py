@@ -3,7 +3,7 @@
     python -m arcforge.bench.calibrate --pairs 240 --seeds 1 --out calibration.json
 
 Each fault of ``planted.FAULTS`` is made in one of the surveys of ``foreign.SURVEYS`` in turn (another with
-each seed), by a renderer that is not the engine's; clean sets in every survey.
+each seed), by a renderer that is not the engine's; clean sets in every survey. A seed takes some half hour.
 """
 
 from __future__ import annotations

@@ -121,3 +121,11 @@ def test_photon_noise_of_the_arc_is_noise_and_gives_its_gain(diagnosed):
     assert cause.name == "noise"
     gain = float(cause.message.split("variance of ")[1].split()[0])
     assert gain == pytest.approx(300, rel=0.1)
+
+
+def test_pixels_of_one_sample_each_are_provenance_and_told_for_what_they_are(hosts, tmp_path):
+    path = make_set(FAULTS[0], hosts, N_PAIRS, 11, variant="uniform1").write(tmp_path / "set.parquet")
+    pairs = draw_pairs(ParquetPairs(str(path), 1 << 26), Thresholds(), 1, None, lambda *step: None)
+    (cause,) = AuditState(pairs, Thresholds(), 1, lambda *step: None).diagnosis.causes
+    assert cause.name == "provenance"
+    assert cause.message.startswith("1 x 1 samples a pixel")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows
+from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows, spread_rows
 from arcforge.engine.auditing.forward import inverse_sqrt_q
-from arcforge.engine.auditing.nuisance import FitData
+from arcforge.engine.auditing.nuisance import FitData, Point
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 
@@ -41,6 +42,8 @@ _NEAR = 0.02
 _SHIFT_LEAVES = 0.1
 # Share of the residual's power that neighbouring pixels of white noise may have in common
 _WHITE = 0.1
+# Rows on which coarse sampling is looked for, and the share of the misfit that it may leave
+_SAMPLED_ROWS, _COARSE_LEAVES = 16, 0.2
 # Flux scales whose product with the magnification scatters less than this share of their own scatter are 1/mu
 _FOLLOWS_MAGNIFICATION = 0.2
 
@@ -128,6 +131,9 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
         causes.append(grain)
     elif result.hypotheses:
         causes += _fitted_causes(state, result, data, judge)
+    if any(cause.name == "provenance" for cause in causes):
+        note = _sampling_note(state, data)
+        causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
     limit = state.thresholds["nuisance.noise_sigma"]
     if result.noise.ci95[0] > limit and not result.registration_matters:
         text = f"the stamp carries white noise of {result.noise.value:.3g} sky sigma that its control lacks"
@@ -156,6 +162,23 @@ def _light_noise(data: FitData, judge: Judge) -> Cause | None:
         f"variance of {light / power:.3g} photons a nanomaggy"
     )
     return _cause("noise", size, 0.0, text)
+
+
+def _sampling_note(state: AuditState, data: FitData) -> str:
+    """Say so where a renderer of few samples a pixel would have left these pixels."""
+    few = data.take(spread_rows(len(data.rows), _SAMPLED_ROWS))
+    misfit = float(evaluate(state.forward, few, Point(), ()).chi2.sum())
+    for samples in (1, 2, 4):
+        coarse = copy(state.forward)
+        coarse.variant = f"uniform{samples}"
+        as_coarse = replace(few, recorded=coarse.render(few.rows))
+        left = float(evaluate(coarse, as_coarse, Point(), ()).chi2.sum())
+        if left < _COARSE_LEAVES * misfit:
+            return (
+                f"{samples} x {samples} samples a pixel would leave {100 * left / misfit:.2g} % of the "
+                "misfit: the renderer samples too coarsely; "
+            )
+    return ""
 
 
 def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
