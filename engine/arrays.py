@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.codecs
+import zarr.core.buffer
 import zarr.storage
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import StoreCorruptError
+from arcforge.engine.places import is_object
 from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression, encode_shard
 
 Pixels = NDArray[np.float32]
@@ -149,8 +151,22 @@ def read_attributes(group_json: bytes) -> dict[str, Any] | None:
 
 
 def read_column(root: Path, path: str) -> NDArray[Any]:
-    """Read a 1-D array of a store on disk."""
+    """Read a 1-D array of a store."""
     try:
+        if is_object(root):
+            return _read_objects(root, path)
         return np.asarray(zarr.open_array(str(root / path), mode="r")[:])
     except Exception as error:
         raise StoreCorruptError(f"{root / path}: is not a readable column ({error})") from error
+
+
+def _read_objects(root: Path, path: str) -> NDArray[Any]:
+    """Read a 1-D array whose files are objects, each as a whole."""
+    metadata = (root / path / METADATA_FILE).read_bytes()
+    layout = json.loads(metadata)
+    (n_rows,), (step,) = layout["shape"], layout["chunk_grid"]["configuration"]["chunk_shape"]
+    buffer = zarr.core.buffer.default_buffer_prototype().buffer
+    files = {METADATA_FILE: buffer.from_bytes(metadata)}
+    for chunk in range(-(-n_rows // step)):
+        files[f"c/{chunk}"] = buffer.from_bytes((root / path / f"c/{chunk}").read_bytes())
+    return np.asarray(zarr.open_array(zarr.storage.MemoryStore(files), mode="r")[:])

@@ -8,7 +8,6 @@ existence is the proof. ``manifest.json`` gathers all files when the store is co
 from __future__ import annotations
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from arcforge.engine import sealed
 from arcforge.engine.durable import place, reached
 from arcforge.engine.errors import StoreCorruptError, StoreError
+from arcforge.engine.places import is_object
 from arcforge.engine.plan import Plan
 
 MANIFEST_FILE = "manifest.json"
@@ -24,6 +24,7 @@ HOSTS = "hosts"
 
 _FEW_FILES, _PLACING_THREADS = 4, 8
 
+_CHANGED = "has changed (its SHA-256 is not the committed one)"
 _RECORD_REMEDY = "repeat the command that made the store with --resume"
 
 
@@ -111,16 +112,18 @@ def is_done(root: Path, plan: Plan, name: str) -> bool:
 def size_fault(root: Path, key: str, record: FileRecord) -> str | None:
     """Return what is wrong with a file's presence or size, or None."""
     try:
-        found = os.stat(root / key).st_size
+        found = (root / key).stat().st_size
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror or error})"
     return None if found == record.size else f"has {found:,} bytes instead of {record.size:,}"
 
 
 def hash_fault(root: Path, key: str, record: FileRecord) -> str | None:
     """Return what is wrong with a file's presence, size or content, or None."""
+    if is_object(root):
+        return _read(root, key, record)[1]
     fault = size_fault(root, key, record)
     if fault:
         return fault
@@ -128,8 +131,21 @@ def hash_fault(root: Path, key: str, record: FileRecord) -> str | None:
         with open(root / key, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if found == record.sha256 else "has changed (its SHA-256 is not the committed one)"
+        return f"cannot be read ({error.strerror or error})"
+    return None if found == record.sha256 else _CHANGED
+
+
+def _read(root: Path, key: str, record: FileRecord) -> tuple[bytes, str | None]:
+    """Read a file, and return what is wrong with it."""
+    try:
+        data = (root / key).read_bytes()
+    except FileNotFoundError:
+        return b"", "is missing"
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror or error})"
+    if len(data) != record.size:
+        return data, f"has {len(data):,} bytes instead of {record.size:,}"
+    return data, None if FileRecord.of(data) == record else _CHANGED
 
 
 def read_committed(root: Path, key: str, record: FileRecord) -> bytes:
@@ -140,13 +156,10 @@ def read_committed(root: Path, key: str, record: FileRecord) -> bytes:
     StoreCorruptError
         Where it is not.
     """
-    fault = size_fault(root, key, record)
-    if fault is None:
-        data = (root / key).read_bytes()
-        if FileRecord.of(data) == record:
-            return data
-        fault = "has changed (its SHA-256 is not the committed one)"
-    raise StoreCorruptError(corrupt_message(root, key, fault))
+    data, fault = _read(root, key, record)
+    if fault is not None:
+        raise StoreCorruptError(corrupt_message(root, key, fault))
+    return data
 
 
 def corrupt_message(root: Path, key: str, fault: str) -> str:

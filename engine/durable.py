@@ -17,8 +17,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from arcforge.engine.errors import StoreError
+from arcforge.engine.places import ObjectPath
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_FOLDER = "locks"
@@ -38,6 +40,9 @@ def place(path: Path, data: bytes | bytearray | memoryview) -> None:
     StoreError
         Where the file cannot be written; a full disk is named as such.
     """
+    if isinstance(path, ObjectPath):
+        path.put(data)
+        return
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{next(_count)}{TEMPORARY_SUFFIX}")
     try:
         make_folder(path.parent)
@@ -144,6 +149,9 @@ def place_folder(destination: Path, fill: Callable[[Path], None], *, replace: bo
     FileExistsError
         Where the destination came into being meanwhile and ``replace`` is False.
     """
+    if isinstance(destination, ObjectPath):
+        _fill_objects(destination, fill, replace=replace)
+        return
     mark = f".{destination.name}.{socket.gethostname()}.{os.getpid()}"
     temporary = destination.parent / f"{mark}.new{TEMPORARY_SUFFIX}"
     retired = destination.parent / f"{mark}.old{TEMPORARY_SUFFIX}"
@@ -171,6 +179,16 @@ def place_folder(destination: Path, fill: Callable[[Path], None], *, replace: bo
         shutil.rmtree(retired, ignore_errors=True)
 
 
+def _fill_objects(destination: ObjectPath, fill: Callable[[Path], None], *, replace: bool) -> None:
+    """Fill a key's place. What is written last makes it count; nothing is renamed in an object store."""
+    if replace:
+        for each in destination.iterdir():
+            each.unlink()
+    elif destination.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination))
+    fill(cast(Path, destination))
+
+
 def _remove_dead_siblings(destination: Path) -> None:
     """Remove what killed processes of this machine left of the same folder."""
     for folder in destination.parent.glob(f".{destination.name}.{socket.gethostname()}.*{TEMPORARY_SUFFIX}"):
@@ -191,6 +209,8 @@ def _is_alive(pid: int) -> bool:
 
 def temporaries(folder: Path) -> list[Path]:
     """List the temporary files below a folder: what a killed writer left."""
+    if isinstance(folder, ObjectPath):
+        return []
     return sorted(path for path in folder.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file())
 
 
@@ -206,6 +226,9 @@ def write_lock(root: Path, partition: tuple[int, int] | None = None) -> Iterator
     StoreError
         Where another process holds it.
     """
+    if isinstance(root, ObjectPath):  # which knows no locks
+        yield
+        return
     folder = root / LOCK_FOLDER
     make_folder(folder)
     with ExitStack() as held:
@@ -224,7 +247,8 @@ def write_lock(root: Path, partition: tuple[int, int] | None = None) -> Iterator
 
 def remove_locks(root: Path) -> None:
     """Remove the lock files, so that a finished store holds data only. Call it under the whole-store lock."""
-    shutil.rmtree(root / LOCK_FOLDER, ignore_errors=True)
+    if not isinstance(root, ObjectPath):
+        shutil.rmtree(root / LOCK_FOLDER, ignore_errors=True)
 
 
 def _remove_own_locks(root: Path, handle: int) -> None:

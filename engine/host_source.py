@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.arrays import Encoded, Pixels
 from arcforge.engine.image_reader import ImageReader
+from arcforge.engine.places import is_object
 from arcforge.engine.plan import Plan
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class HostPixels:
             self._kept = np.concatenate(list(blocks))
             return
         # Read by pread, not by a memory map: mapped pages would count as the process's memory.
-        self._scratch = tempfile.TemporaryFile(dir=scratch_folder)  # noqa: SIM115 (lives as long as this)
+        self._scratch = tempfile.TemporaryFile(dir=None if is_object(scratch_folder) else scratch_folder)  # noqa: SIM115 (lives as long as this)
         for pixels in blocks:
             self._scratch.write(np.ascontiguousarray(pixels).data)
         self._scratch.flush()

@@ -27,6 +27,7 @@ from arcforge.engine.host_source import StoredHosts
 from arcforge.engine.hosts import SURVEY_FAULTS, HostRules, HostSet, open_hosts
 from arcforge.engine.layout import layout
 from arcforge.engine.pipeline import write_shards
+from arcforge.engine.places import as_place
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
 from arcforge.engine.psf_images import PsfImages
 from arcforge.engine.render import render_rows
@@ -167,7 +168,7 @@ def inject(
     StoreError
         Where the output is in the way, was begun by another run, is being written, or cannot be written.
     """
-    root = Path(out)
+    root = as_place(out)
     check_output(root, overwrite=overwrite, resume=resume, partition=partition)
     if dask is not None and partition is not None:
         raise ConfigError("--dask and --partition exclude each other: give one of them")

@@ -8,6 +8,7 @@ from pathlib import Path
 from arcforge.engine.commits import HOSTS, is_done, shard_name, size_fault
 from arcforge.engine.durable import temporaries, write_lock
 from arcforge.engine.errors import ConfigError, StoreError, StoreExistsError
+from arcforge.engine.places import is_object
 from arcforge.engine.plan import Partition, Plan
 from arcforge.engine.store import open_store
 from arcforge.engine.store_status import WRITING, is_store, read_group_attributes
@@ -19,6 +20,10 @@ def check_output(root: Path, *, overwrite: bool, resume: bool, partition: Partit
     if overwrite and (resume or partition is not None):
         other = "--resume" if resume else "--partition"
         raise ConfigError(f"--overwrite and {other} exclude each other: remove {root} first to start anew")
+    if is_object(root):
+        if root.exists() and not (overwrite or resume or partition is not None):
+            raise StoreExistsError(f"{root}: exists; go on with it by --resume, replace it by --overwrite")
+        return
     if not os.path.lexists(root):
         folder = next(parent for parent in root.absolute().parents if os.path.lexists(parent))
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):

@@ -38,7 +38,7 @@ def read_sealed(path: Path, remedy: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise StoreCorruptError(f"{path}: is missing; {remedy}") from None
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     try:
         record = json.loads(text)
         claimed = record.pop(_SEAL)

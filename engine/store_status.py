@@ -33,7 +33,7 @@ def read_group_attributes(root: Path) -> dict[str, Any]:
         what = "holds no store (no zarr.json in it)" if root.is_dir() else "no such store"
         raise StoreError(f"{root}: {what}; give the folder NAME.zarr that 'arcforge inject' wrote") from None
     except OSError as error:
-        raise StoreError(f"{root}: cannot be read ({error.strerror})") from error
+        raise StoreError(f"{root}: cannot be read ({error.strerror or error})") from error
     attrs = read_attributes(text)
     if attrs is None:
         raise StoreCorruptError(

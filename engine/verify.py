@@ -23,6 +23,7 @@ from arcforge.engine.arrays import METADATA_FILE, read_attributes, read_column
 from arcforge.engine.commits import MANIFEST_FILE, corrupt_message, hash_fault, shard_name, size_fault
 from arcforge.engine.durable import LOCK_FOLDER
 from arcforge.engine.errors import ArcforgeError, ConfigError, StoreCorruptError
+from arcforge.engine.places import as_place
 from arcforge.engine.plan import PLAN_FILE
 from arcforge.engine.replay import replay
 from arcforge.engine.store import Store, open_store
@@ -85,7 +86,7 @@ def verify(
     """
     if level not in LEVELS:
         raise ConfigError(f"level {level!r} is unknown; use one of {', '.join(LEVELS)}")
-    root = Path(path)
+    root = as_place(path)
     found = Verification(level, complete=True)
     try:
         found.complete = read_group_attributes(root)["status"] == COMPLETE

@@ -41,6 +41,7 @@ from arcforge.engine.commits import (
 )
 from arcforge.engine.durable import place, place_folder, reached, remove_locks, temporaries, write_lock
 from arcforge.engine.errors import StoreError, StoreExistsError
+from arcforge.engine.places import as_place
 from arcforge.engine.plan import PLAN_FILE, Plan, read_plan
 from arcforge.engine.store_status import (
     COMPLETE,
@@ -277,6 +278,7 @@ def finalise(root: Path) -> None:
     StoreError
         Where shards are missing, or another process is writing the store.
     """
+    root = as_place(root)
     read_group_attributes(root)
     plan = read_plan(root)
     with write_lock(root):
