@@ -64,6 +64,8 @@ class Transforms:
     grid : float32 or float64 (size, size)
         Input of ``forward``; overwritten by neither transform.
     spectrum : complex (size, size // 2 + 1)
+    line : float (size,)
+        Scratch.
     band_spectra : complex (n_bands, size, size // 2 + 1)
         Input of ``inverse``, which destroys it.
     images : float (n_bands, wanted rows, size)
@@ -74,6 +76,7 @@ class Transforms:
         real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
         half = size // 2 + 1
         self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((size, size), real)
+        self.line: NDArray[np.floating] = np.empty(size, dtype=real)
         self.spectrum: NDArray[np.complexfloating] = pyfftw.zeros_aligned((size, half), complex_)
         self.band_spectra: NDArray[np.complexfloating] = pyfftw.zeros_aligned((n_bands, size, half), complex_)
         wanted = self.band_spectra[:, rows]

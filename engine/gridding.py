@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.spread import BASE, GAUSS, REACH, TABLE_STEPS, WIDTH
+from arcforge.kernels.spread import BASE, FEW, GAUSS, REACH, TABLE_STEPS, WIDTH
 
 Floats = NDArray[np.float64]
 
@@ -34,15 +34,22 @@ def gridding_transform(k: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the weights of a first cell's eight nodes: by position, float32 (513 * 8,), and of its
-    two samples, (2, 8).
+    """Return the weights of a first cell's eight nodes: by position, and for the samples of cells divided up
+    to twice, float32 (541 * 8,); and of its own two samples, (2, 8).
 
     Positions and nodes count from the cell's lower node; the cell reaches from -0.5 to 1.5.
     """
     nodes = np.arange(REACH) - 3.0
-    position = np.arange(BASE * TABLE_STEPS + 1) / TABLE_STEPS - 0.5
-    table = gridding_kernel(nodes[None, :] - position[:, None]).astype(np.float32)
+    positions = [np.arange(BASE * TABLE_STEPS + 1) / TABLE_STEPS - 0.5]
+    offsets = np.array([-0.25 - 0.5 * GAUSS, -0.25 + 0.5 * GAUSS, 0.25 - 0.5 * GAUSS, 0.25 + 0.5 * GAUSS])
+    places = 1
+    while places <= FEW:
+        width = BASE / places
+        centres = -0.5 + width * (np.arange(places) + 0.5)
+        positions.append((centres[:, None] + width * offsets).ravel())
+        places *= 2
+    table = gridding_kernel(nodes[None, :] - np.concatenate(positions)[:, None])
     centre = 0.5 * (BASE - 1)
     samples = centre + BASE * np.array([-float(GAUSS), float(GAUSS)])
     stencil = gridding_kernel(nodes[None, :] - samples[:, None]).astype(np.float32)
-    return np.ascontiguousarray(table).ravel(), np.ascontiguousarray(stencil)
+    return np.ascontiguousarray(table, dtype=np.float32).ravel(), np.ascontiguousarray(stencil)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.layout import layout
-from arcforge.engine.rays import fold
-from arcforge.engine.stamps import Options, _Batch, _fill_grid, _Work
+from arcforge.engine.stamps import Options, _fill_grid, _Work, make_batch
 from arcforge.kernels.codes import CONTROL
 
 if TYPE_CHECKING:
@@ -34,14 +32,8 @@ class Sampler:
     """
 
     def __init__(self, columns: RenderColumns, options: Options) -> None:
-        where = layout(
-            columns,
-            stamp_size=options.stamp_size,
-            pixscale_arcsec=options.pixscale_arcsec,
-            rtol=options.rtol,
-            uniform=options.variant.samples > 0,
-        )
-        self._batch = _Batch(columns, fold(columns, options.pixscale_arcsec), where, None)
+        self._batch = make_batch(columns, options, None)
+        where = self._batch.where
         self._work = _Work(options)
         self._rows = [int(row) for row in np.flatnonzero(columns.lens_model != CONTROL)]
         self._grids = {

@@ -9,6 +9,7 @@ batch size and order gives the same bits.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -123,12 +124,41 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Batch:
+    """Rows ready to be rendered, one after the other."""
+
     columns: RenderColumns
     rays: Folded
     where: Layout
     images: PsfImages | None
+    scales: NDArray[np.float64]  #: (n, bands), flux times what the transforms' size asks for
+    widths_pix: NDArray[np.float64]  #: (n, bands), sigma of a Gaussian, alpha of a Moffat
     sources: SourceRows | None = None
     magnification: Floating | None = None  #: (n,) to be filled: lensed over unlensed flux
+
+
+def make_batch(
+    columns: RenderColumns,
+    options: Options,
+    images: PsfImages | None,
+    sources: SourceRows | None = None,
+    magnification: Floating | None = None,
+) -> _Batch:
+    """Lay out and fold every row."""
+    where = layout(
+        columns if sources is None else sources.bounded,
+        stamp_size=options.stamp_size,
+        pixscale_arcsec=options.pixscale_arcsec,
+        rtol=options.rtol,
+        uniform=options.variant.samples > 0,
+        images=images,
+    )
+    rays = fold(columns if sources is None else sources.folded, options.pixscale_arcsec)
+    fwhm_pix = columns.psf_fwhm_arcsec / options.pixscale_arcsec
+    gaussian = (columns.psf_model == PSF_GAUSSIAN)[:, None]
+    alpha_pix = moffat_alpha(fwhm_pix, columns.moffat_beta[:, None])
+    widths_pix = np.where(gaussian, gaussian_sigma(fwhm_pix), alpha_pix)
+    scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
+    return _Batch(columns, rays, where, images, scales, widths_pix, sources, magnification)
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -167,13 +197,14 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
         return
     n_bands, stamp_size = out.shape[:2]
     size, nodes = int(where.size[row]), int(where.nodes_per_pixel[row])
-    flux = columns.src_flux_nmgy[row]
-    if columns.psf_model[row] == PSF_NONE:
+    model = columns.psf_model[row]
+    if model == PSF_NONE:
         grid = np.empty((size, size), dtype=np.float32)
         _fill_grid(work, batch, row, grid)
         if batch.magnification is not None:
             batch.magnification[row] = grid.sum(dtype=np.float64)
-        np.multiply(grid[:stamp_size, :stamp_size], flux.astype(np.float32)[:, None, None], out=out)
+        flux = columns.src_flux_nmgy[row].astype(np.float32)
+        np.multiply(grid[:stamp_size, :stamp_size], flux[:, None, None], out=out)
         return
     double = bool(where.outside[row])
     first = int(where.first[row])
@@ -192,24 +223,22 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
         # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
         unspread = _response(size, nodes, False, work.options.variant.samples, double)[0]
         batch.magnification[row] = float(plans.spectrum[0, 0].real) * float(unspread) ** 2
-    scales = flux * (nodes / size) ** 2
-    fwhm_pix = columns.psf_fwhm_arcsec[row] / work.options.pixscale_arcsec
-    line = np.empty_like(response)
-    if columns.psf_model[row] == PSF_GAUSSIAN:
-        sigmas = gaussian_sigma(fwhm_pix)
-        apply_gaussians(plans.spectrum, sigmas, response, nodes, scales, line, plans.band_spectra)
-        n_bands = 0
-    for band in range(n_bands):
-        scale = real(scales[band])
-        if batch.images is not None and columns.psf_model[row] == PSF_IMAGE:
-            transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)[band]
-            apply_image(plans.spectrum, transform, response, scale, plans.band_spectra[band])
-        else:
-            beta = float(columns.moffat_beta[row])
-            alpha, table = real(moffat_alpha(fwhm_pix[band], beta)), _table(beta, double)
+    widths, scales = batch.widths_pix[row], batch.scales[row]
+    if model == PSF_GAUSSIAN:
+        apply_gaussians(plans.spectrum, widths, response, nodes, scales, plans.line, plans.band_spectra)
+    elif model == PSF_IMAGE:
+        assert batch.images is not None
+        transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)
+        for band in range(n_bands):
+            apply_image(
+                plans.spectrum, transform[band], response, real(scales[band]), plans.band_spectra[band]
+            )
+    else:
+        table = _table(float(columns.moffat_beta[row]), double)
+        for band in range(n_bands):
             apply_radial(
-                plans.spectrum, alpha, table, real(MOFFAT_NODES_PER_UNIT), response, real(nodes), scale, line,
-                plans.band_spectra[band],
+                plans.spectrum, real(widths[band]), table, real(MOFFAT_NODES_PER_UNIT), response, real(nodes),
+                real(scales[band]), plans.line, plans.band_spectra[band],
             )  # fmt: skip
     plans.inverse()
     crop(plans.images, first, nodes, out)
@@ -241,24 +270,18 @@ def render(
 ) -> None:
     """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
     _check_images(columns, images)
-    where = layout(
-        columns if sources is None else sources.bounded,
-        stamp_size=options.stamp_size,
-        pixscale_arcsec=options.pixscale_arcsec,
-        rtol=options.rtol,
-        uniform=options.variant.samples > 0,
-        images=images,
-    )
-    folded = columns if sources is None else sources.folded
-    batch = _Batch(columns, fold(folded, options.pixscale_arcsec), where, images, sources, magnification)
+    batch = make_batch(columns, options, images, sources, magnification)
     # neighbours in this order share a grid size, so a thread's buffers stay in its cache
-    order = np.argsort(where.size, kind="stable")
+    order = np.argsort(batch.where.size, kind="stable")
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
 
+    own = threading.local()
+
     def run(rows: NDArray[np.int64]) -> None:
-        work = _Work(options)
-        for row in rows:
-            _render_row(work, batch, int(row), out[row])
+        if not hasattr(own, "work"):
+            own.work = _Work(options)
+        for row in rows.tolist():
+            _render_row(own.work, batch, row, out[row])
 
     _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
 

@@ -61,8 +61,12 @@ def sample(m, kind, lens, x, y, width, cusp, exponential):
     u, v, magnified = source_coordinates(m, kind, lens, x, y)
     rho2 = u * u + v * v + TINY
     magnified += m.shear
-    epsilon = magnified * width / np.sqrt(rho2)
-    exponent = exponent_of(m, rho2, exponential)
+    inverse_rho = F(1.0) / np.sqrt(rho2)
+    epsilon = magnified * width * inverse_rho
+    if exponential:  # one root for both
+        exponent = m.steepness * (rho2 * inverse_rho)
+    else:
+        exponent = exponent_of(m, rho2, exponential)
     brightness = brightness_of(m, exponent)
     change = (F(2.0) * LN2 * m.half_inverse_n) * exponent * epsilon
     # e^(0.6 change) from below, as a power: an exact exponential here would cost an eighth of the ray

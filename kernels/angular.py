@@ -18,7 +18,7 @@ import numpy as np
 from arcforge.kernels._jit import inline
 
 F = np.float32
-NODES = 32  # of the interpolation; twice the largest degree at least, so that nothing aliases into it
+NODES = 24  # of the interpolation: what aliases into degree 16 is of degree 32
 
 
 def nodes():

@@ -19,6 +19,10 @@ WIDTH = 6  # nodes a gridding kernel covers
 # which holds this many positions a node.
 REACH = 8
 TABLE_STEPS = 256
+# Cells divided up to twice lie in at most four places along an axis of their first cell; the lines of these
+# (1 + 2 + 4 places of four samples) follow the table.
+FEW = 4
+PLACED = REACH * (BASE * TABLE_STEPS + 1)
 
 
 @jit
@@ -110,30 +114,40 @@ def lattice(b):
 def spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
     """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes.
 
-    ``table`` float32 (513 * 8,) and ``weights`` (96,), scratch, are flat: twelve lines of eight nodes, the
-    weights of the four samples in x, of those in y, and the cell's four rows of samples summed in x.
+    ``table`` is flat, lines of eight nodes: by position, and from ``PLACED`` on those of cells of the first
+    generations, which lie in few places within their first cell. ``weights`` float32 (96,) is scratch: lines
+    of the four samples in x, of those in y, and of the cell's four rows of samples summed in x.
     """
     flat, size = grid.reshape(grid.size), grid.shape[1]
+    places = np.int64(F(BASE) / width + F(0.5))  # of such a cell along an axis
     for k in range(count):
-        at_x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k])
-        at_y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k])
-        for b in range(8):
-            # positions count from the cell's lower node, the table from half a node before it
-            place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width + F(0.5)) * F(TABLE_STEPS)
-            step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
-            lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
-        for a in range(4):
-            v0, v1, v2, v3 = (
-                values[4 * a, k],
-                values[4 * a + 1, k],
-                values[4 * a + 2, k],
-                values[4 * a + 3, k],
-            )
-            mix_8(weights, 64 + REACH * a, weights, 0, v0, v1, v2, v3)
+        # from the edge of the first cell, half a node before its lower node
+        at_x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k]) + F(0.5)
+        at_y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k]) + F(0.5)
         first = (nodes[0, k] - 3) * size + nodes[1, k] - 3
-        for r in range(REACH):
-            u0, u1, u2, u3 = weights[32 + r], weights[40 + r], weights[48 + r], weights[56 + r]
-            add_mix_8(flat, first + r * size, weights, 64, u0, u1, u2, u3)
+        if places <= FEW:
+            line = PLACED + 4 * REACH * (places - 1)
+            in_x = line + 4 * REACH * np.int64(at_x / width)
+            in_y = line + 4 * REACH * np.int64(at_y / width)
+            _add_cell(values, k, table, in_x, table, in_y, weights, flat, first, size)
+        else:
+            for b in range(8):
+                place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width) * F(TABLE_STEPS)
+                step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
+                lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
+            _add_cell(values, k, weights, 0, weights, 4 * REACH, weights, flat, first, size)
+
+
+@inline
+def _add_cell(values, k, across, in_x, up, in_y, weights, flat, first, size):
+    """Add the samples of cell ``k``, by four lines of weights in x from ``in_x`` on and four in y."""
+    for a in range(4):
+        row = values[4 * a : 4 * a + 4, k]
+        mix_8(weights, 64 + REACH * a, across, in_x, row[0], row[1], row[2], row[3])
+    lines = up[in_y : in_y + 4 * REACH]  # indices that the compiler sees to be positive cost no test
+    for r in range(REACH):
+        u0, u1, u2, u3 = lines[r], lines[r + REACH], lines[r + 2 * REACH], lines[r + 3 * REACH]
+        add_mix_8(flat, first + r * size, weights, 64, u0, u1, u2, u3)
 
 
 @jit
