@@ -101,9 +101,10 @@ class _Work:
         self.weights = np.empty(96, dtype=np.float32)
         self.report = np.zeros(3)
 
-    def hold(self, up: int, across: int) -> None:
-        """Make room for the first cells of ``up`` x ``across`` nodes."""
-        cells = -(-up // BASE) * -(-across // BASE)
+    def hold(self, up: int, across: int) -> Images:
+        """Make room for the first cells of ``up`` x ``across`` nodes; return theirs."""
+        n_y, n_x = up // BASE, across // BASE
+        cells = n_y * n_x
         if self.first.size < 7 * cells:
             self.first = np.empty(7 * cells, dtype=np.float32)
             # each of DEEPEST generations adds at most three waiting cells for each of a chunk
@@ -114,6 +115,7 @@ class _Work:
             self.lines = np.empty((4, across + 12), dtype=np.float32)
         if self.samples.shape[1] < 2 * across + 4 * LANES:
             self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
+        return self.first[: 7 * cells].reshape(7, n_y, n_x)
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""
@@ -176,13 +178,13 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
         line = work.hold_line(samples * grid.shape[0])
         uniform_grid(kind, fields, samples, origin, bounds, line, grid)
         return
-    work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
+    first = work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
     table, stencil = gridding_table()
     boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
     adaptive_grid(
         kind, fields, np.float32(cell_tolerance(options.rtol)), where.peak_floor[row],
         int(where.window[row]), boxed, False, np.float32(origin), np.float32(nodes), bounds, table, stencil,
-        work.first, work.stack_place, work.stack_node, work.lines, work.samples, work.cells, work.nodes,
+        first, work.stack_place, work.stack_node, work.lines, work.samples, work.cells, work.nodes,
         work.weights, grid, work.report,
     )  # fmt: skip
 

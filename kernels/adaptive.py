@@ -137,7 +137,7 @@ def adaptive_grid(
         Nodes that hold light: first and end in y, then in x; an even number of each.
     table, stencil : float32 (513 * 8,), (2, 8)
         Gridding weights by position, and those of a first cell's two positions.
-    first : float32 (>= 7 * first cells,)
+    first : float32 (7, first cells in y, first cells in x)
         Scratch: four samples, the bound and two more values of every first cell.
     stack_place, stack_node : float32 (capacity, 2), int32 (capacity, 3)
         Scratch: centre of waiting cells; lower node (y, x) of their first cell, how often they were divided.
@@ -153,23 +153,19 @@ def adaptive_grid(
     """
     grid[:] = F(0.0)
     report[:] = 0.0
-    n_y, n_x = (bounds[1] - bounds[0]) // BASE, (bounds[3] - bounds[2]) // BASE
-    if n_y <= 0 or n_x <= 0:
+    n_y, n_x = first.shape[1], first.shape[2]
+    if n_y * n_x == 0:
         return
-    count = n_y * n_x
-    values = first[: 4 * count].reshape((4, n_y, n_x))
-    errors = first[4 * count : 5 * count].reshape((n_y, n_x))
+    errors, flux, sums = first[4], first[5], first[6]
     width = F(BASE) / nodes_per_pixel
     x_first = origin + (F(bounds[2]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
     y_first = origin + (F(bounds[0]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
-    flux = first[5 * count : 6 * count].reshape((n_y, n_x))
-    sums = first[6 * count : 7 * count].reshape((n_y, n_x))
-    sample_first(kind, fields, x_first, y_first, width, samples, values, errors, flux)
+    sample_first(kind, fields, x_first, y_first, width, samples, first, errors, flux)
     peak = max(largest_mean(flux, window, sums, lines[0], lines[1]), floor)
     limit = eta * peak
 
     area = width * width
-    waiting = 0
+    waiting = np.int64(0)  # the literal is a type of its own, for which divide_cells would be compiled too
     for j in range(n_y):
         for i in range(n_x):
             if boxed or errors[j, i] * width > limit:
@@ -181,15 +177,15 @@ def adaptive_grid(
                 waiting += 1
                 errors[j, i] = F(0.0)
                 for a in range(4):
-                    values[a, j, i] = F(0.0)
+                    first[a, j, i] = F(0.0)
             else:
                 errors[j, i] *= area
                 for a in range(4):
-                    values[a, j, i] *= F(0.25) * area
-    report[0] = 4 * count
+                    first[a, j, i] *= F(0.25) * area
+    report[0] = 4 * n_y * n_x
     report[1] = waiting
     if not boxed:
-        spread_first(values, stencil, bounds, lines, grid)
+        spread_first(first, stencil, bounds, lines, grid)
     divide_cells(
         kind, fields, limit, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place, stack_node,
         waiting, samples, cells, nodes, weights, errors, grid, report,
@@ -259,20 +255,20 @@ def divide_cells(
                 place_x[s * stride + k] = xs[k] + dx
                 place_y[s * stride + k] = ys[k] + dy
         sample_cells(kind, fields, place_x, place_y, 16 * stride, half, samples[2], samples[3])
-        parts = samples[2, : 16 * stride].reshape((16, stride))
-        bounds_of_parts = samples[3, : 16 * stride].reshape((16, stride))
+        parts, part_bounds = samples[2], samples[3]
         report[0] += 16 * count
         last = level + 1 >= DEEPEST
         weight = F(0.25) * half * half
         for c in range(4):
-            top = 8 * (c // 2) + 2 * (c % 2)
-            p0, p1, p2, p3 = parts[top], parts[top + 1], parts[top + 4], parts[top + 5]
-            e0, e1 = bounds_of_parts[top], bounds_of_parts[top + 1]
-            e2, e3 = bounds_of_parts[top + 4], bounds_of_parts[top + 5]
+            # its four samples, of the sixteen of the cell
+            s0 = (8 * (c // 2) + 2 * (c % 2)) * stride
+            s1, s2, s3 = s0 + stride, s0 + 4 * stride, s0 + 5 * stride
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
             for k in range(count):
-                error = F(0.25) * (e0[k] + e1[k] + e2[k] + e3[k])
+                error = F(0.25) * (
+                    part_bounds[s0 + k] + part_bounds[s1 + k] + part_bounds[s2 + k] + part_bounds[s3 + k]
+                )
                 kept = weight
                 if error * half > limit and not last:
                     stack_place[waiting, 0] = xs[k] + dx
@@ -287,12 +283,14 @@ def divide_cells(
                     errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += (
                         error * half * half
                     )
-                p0[k] *= kept
-                p1[k] *= kept
-                p2[k] *= kept
-                p3[k] *= kept
+                parts[s0 + k] *= kept
+                parts[s1 + k] *= kept
+                parts[s2 + k] *= kept
+                parts[s3 + k] *= kept
         width = whole * nodes_per_pixel
         if boxed:
-            add_to_pixels(parts, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid)
+            add_to_pixels(parts, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid)
         else:
-            spread_cells(parts, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid)
+            spread_cells(
+                parts, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid
+            )

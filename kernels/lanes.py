@@ -2,7 +2,8 @@
 
 Loops of a fixed eight steps are unrolled to scalars before LLVM's loop vectoriser sees them, and numba leaves
 its other vectoriser (SLP) switched off; so adding a sample to its eight nodes took five times as long as it
-does with these. Indices count float32 and are not checked. Where the compiler is switched off, NumPy does
+does with these. Arrays are C-contiguous, of any shape: indices count float32 from their start and are not
+checked. Where the compiler is switched off, NumPy does
 the same.
 """
 
@@ -85,17 +86,18 @@ def _mix_add(typingctx, out, at, x, first, a, b, c, d):
 
 
 def _lerp_plain(out, at, table, first, part):
+    out = out.reshape(-1)
     low, high = table[first : first + 8], table[first + 8 : first + 16]
     out[at : at + 8] = low + part * (high - low)
 
 
 def _mix_set_plain(out, at, x, first, a, b, c, d):
-    lines = x[first : first + 32].reshape(4, 8)
+    out, lines = out.reshape(-1), x[first : first + 32].reshape(4, 8)
     out[at : at + 8] = a * lines[0] + b * lines[1] + c * lines[2] + d * lines[3]
 
 
 def _mix_add_plain(out, at, x, first, a, b, c, d):
-    lines = x[first : first + 32].reshape(4, 8)
+    out, lines = out.reshape(-1), x[first : first + 32].reshape(4, 8)
     out[at : at + 8] += a * lines[0] + b * lines[1] + c * lines[2] + d * lines[3]
 
 

@@ -37,7 +37,14 @@ def deflect(kind, lens, x, y):
     return LENSES[type(kind)][1](lens, x, y)
 
 
-_OPTIONS: Any = {"fastmath": set(FASTMATH), "error_model": "numpy", "nogil": True, "forceinline": True}
+_OPTIONS: Any = {
+    "fastmath": set(FASTMATH),
+    "error_model": "numpy",
+    "nogil": True,
+    "forceinline": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 
 @overload(lens_of, jit_options=_OPTIONS)

@@ -111,14 +111,15 @@ def lattice(b):
 
 
 @jit
-def spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
+def spread_cells(values, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
     """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes.
 
+    Sample s of cell k is ``values[s * stride + k]``.
     ``table`` is flat, lines of eight nodes: by position, and from ``PLACED`` on those of cells of the first
     generations, which lie in few places within their first cell. ``weights`` float32 (96,) is scratch: lines
     of the four samples in x, of those in y, and of the cell's four rows of samples summed in x.
     """
-    flat, size = grid.reshape(grid.size), grid.shape[1]
+    size = grid.shape[1]
     places = np.int64(F(BASE) / width + F(0.5))  # of such a cell along an axis
     for k in range(count):
         # from the edge of the first cell, half a node before its lower node
@@ -129,29 +130,33 @@ def spread_cells(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, t
             line = PLACED + 4 * REACH * (places - 1)
             in_x = line + 4 * REACH * np.int64(at_x / width)
             in_y = line + 4 * REACH * np.int64(at_y / width)
-            _add_cell(values, k, table, in_x, table, in_y, weights, flat, first, size)
+            _add_cell(values, stride, k, table, in_x, table, in_y, weights, grid, first, size)
         else:
             for b in range(8):
                 place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width) * F(TABLE_STEPS)
                 step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
                 lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
-            _add_cell(values, k, weights, 0, weights, 4 * REACH, weights, flat, first, size)
+            start = np.int64(0)
+            _add_cell(
+                values, stride, k, weights, start, weights, start + 4 * REACH, weights, grid, first, size
+            )
 
 
 @inline
-def _add_cell(values, k, across, in_x, up, in_y, weights, flat, first, size):
+def _add_cell(values, stride, k, across, in_x, up, in_y, weights, grid, first, size):
     """Add the samples of cell ``k``, by four lines of weights in x from ``in_x`` on and four in y."""
     for a in range(4):
-        row = values[4 * a : 4 * a + 4, k]
-        mix_8(weights, 64 + REACH * a, across, in_x, row[0], row[1], row[2], row[3])
+        s = 4 * a * stride + k
+        v0, v1, v2, v3 = values[s], values[s + stride], values[s + 2 * stride], values[s + 3 * stride]
+        mix_8(weights, 64 + REACH * a, across, in_x, v0, v1, v2, v3)
     lines = up[in_y : in_y + 4 * REACH]  # indices that the compiler sees to be positive cost no test
     for r in range(REACH):
         u0, u1, u2, u3 = lines[r], lines[r + REACH], lines[r + 2 * REACH], lines[r + 3 * REACH]
-        add_mix_8(flat, first + r * size, weights, 64, u0, u1, u2, u3)
+        add_mix_8(grid, first + r * size, weights, 64, u0, u1, u2, u3)
 
 
 @jit
-def add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid):
+def add_to_pixels(values, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid):
     """Add the samples of each divided cell to the nodes they lie in (no PSF: nodes are pixels).
 
     The last cells reach over the stamp's edge by a node where the lit nodes are odd in number: light beyond
@@ -163,4 +168,4 @@ def add_to_pixels(values, count, nodes, xs, ys, origin, nodes_per_pixel, width, 
             for b in range(4):
                 i = int(np.floor((xs[k] - origin) * nodes_per_pixel + lattice(b) * width + F(0.5)))
                 if 0 <= j < grid.shape[0] and 0 <= i < grid.shape[1]:
-                    grid[j, i] += values[4 * a + b, k]
+                    grid[j, i] += values[(4 * a + b) * stride + k]

@@ -148,7 +148,9 @@ def test_divided_cells_spread_as_the_kernel_says(level: int) -> None:
     table = gridding_table()[0]
     ys, xs = places.astype(np.float32)
     weights = np.empty(12 * REACH, dtype=np.float32)
-    spread.spread_cells(values, count, nodes, xs, ys, F(origin), F(per_pixel), F(width), table, weights, grid)
+    spread.spread_cells(
+        values.ravel(), CHUNK, count, nodes, xs, ys, F(origin), F(per_pixel), F(width), table, weights, grid
+    )
     lattice = np.array([-0.25 - 0.5 * GAUSS, -0.25 + 0.5 * GAUSS, 0.25 - 0.5 * GAUSS, 0.25 + 0.5 * GAUSS])
     at_x, at_y, flat = [], [], []
     for k in range(count):
@@ -193,7 +195,8 @@ def _adaptive(
     adaptive_grid(
         KINDS[rays.kinds[0]], rays.fields[0], F(2.0 * rtol), where.peak_floor[0], int(where.window[0]),
         boxed, True, F(origin),
-        F(where.nodes_per_pixel[0]), bounds, table, stencil, np.empty(7 * cells, dtype=np.float32),
+        F(where.nodes_per_pixel[0]), bounds, table, stencil,
+        np.empty((7, up // BASE, across // BASE), dtype=np.float32),
         np.empty((room, 2), dtype=np.float32), np.empty((room, 3), dtype=np.int32),
         np.empty((4, across + 12), dtype=np.float32),
         np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=np.float32),
@@ -269,8 +272,8 @@ def test_empty_bounds_give_an_empty_grid(lens_rows: Any) -> None:
     adaptive_grid(
         KINDS[0], fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]),
         table, stencil,
-        np.empty(7, dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4], scratch[:4],
-        scratch, np.empty((2, 64), dtype=np.int32), np.empty(96, dtype=np.float32), grid, report,
+        np.empty((7, 0, 1), dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4],
+        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(96, dtype=np.float32), grid, report,
     )  # fmt: skip
     assert not grid.any()
     assert not report.any()
