@@ -62,7 +62,8 @@ config: Any = _numba_config  # its settings are made at import, unseen by type c
 
 def _compiled(function: F, **options: Any) -> F:
     """Compile with what all kernels share: no GIL, and arithmetic that gives infinity, not an exception."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function))
+    compiler: Any = numba.njit  # its hints know nothing of the wrapper options
+    return cast(F, compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function))
 
 
 def _cached(function: F, **options: Any) -> F:
