@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 from arcforge.bench.planted import FAULTS, make_set, to_blob
 from arcforge.cli.app import app
+from arcforge.engine.auditing import pairs as pairs_module
 from arcforge.engine.auditing.junit import write_junit
 from arcforge.engine.auditing.mapping import read_mapping
 from arcforge.engine.auditing.run import CHECKS, run_audit
 from arcforge.engine.auditing.sources import open_pairs
+from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.errors import AuditInputError, ConfigError
 from arcforge.engine.synthetic import synthetic_hosts
 
@@ -136,3 +138,15 @@ def test_the_command_takes_a_map_and_writes_junit(unpaired, tmp_path):
     )
     assert result.exit_code == 30, result.output
     assert (tmp_path / "a.xml").exists()
+
+
+def test_fewer_pairs_of_large_stamps_are_drawn_and_the_report_says_so(made, tmp_path, monkeypatch):
+    path = made.write(tmp_path / "set.parquet")
+    monkeypatch.setattr(pairs_module, "_LEAST_PAIRS", 5)
+    (tmp_path / "t.toml").write_text("[sample]\nimage_bytes = 500000\n")  # ten stamps of 3 x 64 x 64
+    limits = Thresholds(tmp_path / "t.toml")
+    drawn = pairs_module.draw_pairs(open_pairs(path, BLOB), limits, 0, None, lambda *step: None)
+    assert len(drawn) == 10
+    assert any("for memory" in note for note in drawn.notes)
+    asked = pairs_module.draw_pairs(open_pairs(path, BLOB), limits, 0, 20, lambda *step: None)
+    assert len(asked) == 20

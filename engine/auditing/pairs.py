@@ -25,6 +25,8 @@ Flags = NDArray[np.bool_]
 Progress = Callable[[str, int, int], None]
 
 DEFAULT_PIXSCALE_ARCSEC = 0.262
+# Fewer cannot be judged, however large the stamps
+_LEAST_PAIRS = 200
 # A source bank shared by most hosts would chain them into one group; then only hosts are grouped
 _LARGEST_GROUP_SHARE = 0.5
 
@@ -104,10 +106,10 @@ def draw_pairs(
     rng = np.random.default_rng([seed, 1])
     failed, controls = is_failed_row(table), is_control_row(table)
     usable = np.flatnonzero(~failed)
-    limit = thresholds.count("sample.n_pairs") if n_pairs is None else n_pairs
+    notes: list[str] = []
+    limit = n_pairs or _affordable(source, thresholds, notes)
     scanned = _choose(usable, max(thresholds.count("sample.scan_pairs"), limit), rng)
     drawn = _choose(scanned[~controls[scanned]], limit, rng)
-    notes = []
     if failed.any():
         notes.append(f"{int(failed.sum())} rows are marked as failed (cutout_ok = 0) and left out")
     if len(scanned) < len(usable):
@@ -143,6 +145,16 @@ def draw_pairs(
         scan=scan,
         notes=notes,
     )
+
+
+def _affordable(source: PairSource, thresholds: Thresholds, notes: list[str]) -> int:
+    """Pairs to draw where none are asked for: fewer of large stamps, so that memory stays bounded."""
+    ny, nx = source.image_shape
+    fitting = int(thresholds["sample.image_bytes"] // (4 * len(source.bands) * ny * nx))
+    wanted = thresholds.count("sample.n_pairs")
+    if fitting < min(wanted, source.table.num_rows):
+        notes.append(f"stamps of {ny} x {nx} px: {max(fitting, _LEAST_PAIRS)} pairs are drawn, for memory")
+    return min(wanted, max(fitting, _LEAST_PAIRS))
 
 
 def _choose(rows: Integers, limit: int, rng: np.random.Generator) -> Integers:

@@ -44,6 +44,7 @@ class PairSource(Protocol):
     path: str
     kind: str  #: "store" or "parquet"
     bands: str
+    image_shape: tuple[int, int]  #: (ny, nx)
     pixscale_arcsec: float | None  #: None where the set does not say
     pixel_response: str  #: as the renderer takes it
     table: pa.Table  #: all columns but pixels, in row order
@@ -116,6 +117,8 @@ class StorePairs:
         self.store = store
         self.path = str(getattr(store, "path", "store"))
         self.bands = "".join(store.bands)
+        ny, nx = store.stamps([0]).shape[2:]
+        self.image_shape = (int(ny), int(nx))
         self.pixscale_arcsec: float | None = float(store.pixscale_arcsec)
         self._options = dict(store.attrs["render"])
         self.pixel_response = str(self._options["pixel_response"])
@@ -186,7 +189,7 @@ class ParquetPairs:
         self._pieces = _list_row_groups(path, self.pixel_columns)
         self.table = _renamed(_read_scalars(path, self._pieces), theirs)
         self.pixscale_arcsec = _one_pixscale(path, self.table)
-        self.bands, self._shape = self._first_layout()
+        self.bands, self.image_shape = self._first_layout()
 
     def noise(self, rows: Integers) -> Images | None:
         """Return None: a foreign set's noise cannot be made again."""
@@ -226,7 +229,7 @@ class ParquetPairs:
 
     def _decode(self, items: list[tuple[Any, ...]]) -> PixelBatch:
         rows, stamps, controls = [], [], []
-        batch = PixelBatch(*_nothing(len(self.bands), self._shape))
+        batch = PixelBatch(*_nothing(len(self.bands), self.image_shape))
         # decompression, most of the work, runs beside the interpreter
         decoded = self._pool.map(self._decode_pair, items, chunksize=max(len(items) // 8, 1))
         for (row, *_), pair in zip(items, decoded, strict=True):
@@ -249,8 +252,10 @@ class ParquetPairs:
             pair = [decode_cutout(blob, self._blob_bytes) for blob in item[1:]]
             images = [stack_bands(member, self.bands) for member in pair]
             for name, image in zip(self.pixel_columns, images, strict=True):
-                if image.shape[1:] != self._shape:
-                    raise BlobError(f"{name} is {image.shape[1:]} pixels where the set has {self._shape}")
+                if image.shape[1:] != self.image_shape:
+                    raise BlobError(
+                        f"{name} is {image.shape[1:]} pixels where the set has {self.image_shape}"
+                    )
         except BlobError as error:
             return error
         dtypes = [member[self.bands[0]].dtype.name for member in pair]

@@ -37,6 +37,7 @@ class UnpairedPairs:
         self._images = images
         self.path = images.path
         self.bands = images.bands
+        self.image_shape = images.image_shape
         self.pixscale_arcsec = images.pixscale_arcsec
         self.pixel_response = images.pixel_response
         positive = _is_positive(self.path, images.table)
