@@ -30,6 +30,7 @@ from arcforge.engine.config_schema import (
 )
 from arcforge.engine.cuts import CUTS
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.negatives import NEGATIVES
 from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 from arcforge.engine.priors import Prior, distribution_names
 
@@ -79,6 +80,7 @@ class Config:
     gain_e_per_nmgy: Mapping[str, float]  #: by band; a band that is not there has sky x invvar
     sky_mag_arcsec2: Mapping[str, float]  #: by band
     cuts: Mapping[str, float]  #: by name of ``cuts.CUTS``
+    negatives: Mapping[str, float]  #: share of the rows by kind
 
     def to_toml(self) -> str:
         """The whole configuration as annotated TOML; ``parse_config`` turns it into an equal one."""
@@ -94,6 +96,8 @@ class Config:
             lines += [f"{band} = {_toml(value)}  # {table}" for band, value in getattr(self, table).items()]
         lines += ["", "[cuts]  # rows that fail one are drawn again, and counted"]
         lines += [f"{name} = {_toml(value)}  # {CUTS[name]}" for name, value in self.cuts.items()]
+        lines += ["", "[negatives]  # shares of the rows, marked in the column kind"]
+        lines += [f"{name} = {_toml(value)}  # {NEGATIVES[name]}" for name, value in self.negatives.items()]
         lines += ["", "# shares of the hosts; all rows of a host are in one split", "[splits]"]
         lines += [f"{json.dumps(name)} = {_toml(share)}" for name, share in self.splits.items()]
         return "\n".join(lines) + "\n"
@@ -106,6 +110,7 @@ class Config:
             "priors": {name: [prior.dist, dict(prior.parameters)] for name, prior in self.priors.items()},
             "splits": list(self.splits.items()),
             "cuts": sorted(self.cuts.items()),
+            "negatives": sorted(self.negatives.items()),
             **{table: sorted(getattr(self, table).items()) for table in _BAND_TABLES},
         }
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
@@ -150,7 +155,9 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name} is not TOML: {error}") from error
     source = _Source(name, _line_numbers(text))
-    _check_names(tree, (*SETTINGS, "schema", "priors", "splits", "cuts", *_BAND_TABLES), "", source)
+    _check_names(
+        tree, (*SETTINGS, "schema", "priors", "splits", "cuts", "negatives", *_BAND_TABLES), "", source
+    )
     if tree.get("schema", SCHEMA) != SCHEMA:
         source.refuse(
             "schema", f"schema = {tree['schema']!r}, allowed: {SCHEMA!r}; this version reads no other"
@@ -165,7 +172,8 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         priors=MappingProxyType(_priors(tree.get("priors", {}), settings, source)),
         splits=MappingProxyType(_splits(tree.get("splits", dict(SPLITS)), source)),
         gain_e_per_nmgy=_band_table("gain_e_per_nmgy", tree, settings["bands"], source),
-        cuts=_cuts(tree.get("cuts", {}), source),
+        cuts=_numbers("cuts", CUTS, tree, math.inf, source),
+        negatives=_numbers("negatives", NEGATIVES, tree, 1.0, source),
         sky_mag_arcsec2=_band_table("sky_mag_arcsec2", tree, settings["bands"], source),
     )
 
@@ -259,14 +267,19 @@ def _prior(value: Any) -> Prior:
     return Prior.of(value["dist"], **{key: entry for key, entry in value.items() if key != "dist"})
 
 
-def _cuts(given: Any, source: _Source) -> Mapping[str, float]:
+def _numbers(
+    table: str, known: Mapping[str, str], tree: Mapping[str, Any], below: float, source: _Source
+) -> Mapping[str, float]:
+    """A table of positive numbers by known names."""
+    given = tree.get(table, {})
     if not isinstance(given, Mapping):
-        source.refuse("cuts", "cuts must be a table: write [cuts]")
-    _check_names(given, CUTS, "cuts.", source)
+        source.refuse(table, f"{table} must be a table: write [{table}]")
+    _check_names(given, known, f"{table}.", source)
+    allowed = "a positive number" if below == math.inf else f"a number between 0 and {below:g}"
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            source.refuse(f"cuts.{name}", f"{name} = {value!r}, allowed: a positive number")
-    return MappingProxyType({name: float(given[name]) for name in CUTS if name in given})
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:
+            source.refuse(f"{table}.{name}", f"{name} = {value!r}, allowed: {allowed}")
+    return MappingProxyType({name: float(given[name]) for name in known if name in given})
 
 
 # tables of one number a band, and what they mean

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from arcforge.engine.config_schema import colour_prior
 from arcforge.engine.errors import ConfigError, HostError
+from arcforge.engine.negatives import kinds_of
 from arcforge.engine.priors import Prior
 
 if TYPE_CHECKING:
@@ -197,8 +198,10 @@ def draw_catalog(
         columns["source_id"] = np.where(images >= 0, np.array(bank.ids)[images], "")
     columns |= _source_columns(draw, table, host, bank, images)
     columns |= _psf_columns(config, table, seed, numbers, host)
+    is_control = uniform(seed, numbers, "control") < config.control_fraction
+    columns["kind"] = kinds_of(uniform(seed, numbers, "kind"), config.negatives, is_control)
     if config.control_fraction > 0.0:
-        _blank_controls(columns, uniform(seed, numbers, "control") < config.control_fraction)
+        _blank_controls(columns, is_control)
     return pa.table(columns)
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.catalog import render_columns
 from arcforge.engine.cuts import failing
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.negatives import without_lens
 from arcforge.engine.run_rows import DrawnRows, put_column, used_rows, with_gain
 
 if TYPE_CHECKING:
@@ -56,8 +58,27 @@ def make_rows(
         Where a row's host allows no draw that passes.
     """
     arcs, table = _rendered(run, table, columns, threads, out)
-    if not (run.config.cuts and isinstance(run.rows, DrawnRows)):
-        return arcs, table
+    if isinstance(run.rows, DrawnRows):
+        if run.config.cuts:
+            table = _pass_cuts(run, table, arcs, threads)
+        if run.config.negatives:
+            table = _take_lenses_off(run, table, arcs, threads)
+    return arcs, table
+
+
+def _take_lenses_off(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> pa.Table:
+    """Render the rows that are to be unlensed without their lenses, in place."""
+    table = put_column(table, "negative_flux_factor", np.ones(table.num_rows))
+    places = np.flatnonzero(np.array(table.column("kind").to_pylist()) == "unlensed")
+    if not places.size:
+        return table
+    part = without_lens(table.take(places), run.plan.bands)
+    arcs[places], part = _rendered(run, part, render_columns(part, run.plan.bands), threads, None)
+    return _latest([table, part], [np.arange(table.num_rows), places], table.num_rows)
+
+
+def _pass_cuts(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> pa.Table:
+    """Draw rows that fail a cut again until none does; changes the arcs in place."""
     rows = np.asarray(table.column("rng_row").to_numpy(), dtype=np.int64)
     tries = np.ones(len(rows), dtype=np.int64)
     rejected = {name: np.zeros(len(rows), dtype=np.int64) for name in run.config.cuts}
@@ -85,7 +106,7 @@ def make_rows(
     table = put_column(table, "draw_tries", tries)
     for name, count in rejected.items():
         table = put_column(table, f"rejected_{name}", count)
-    return arcs, table
+    return table
 
 
 def _rendered(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.groups import join_groups, number, number_known, same_sky
-from arcforge.engine.auditing.parameters import column, is_control_row, is_failed_row
+from arcforge.engine.auditing.parameters import column, is_control_row, is_failed_row, is_negative_row
 from arcforge.engine.auditing.sources import PairSource, PixelBatch
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.errors import AuditInputError
@@ -109,7 +109,10 @@ def draw_pairs(
     notes: list[str] = []
     limit = n_pairs or _affordable(source, thresholds, notes)
     scanned = _choose(usable, max(thresholds.count("sample.scan_pairs"), limit), rng)
-    drawn = _choose(scanned[~controls[scanned]], limit, rng)
+    negatives = is_negative_row(table)
+    drawn = _choose(scanned[~controls[scanned] & ~negatives[scanned]], limit, rng)
+    if negatives.any():
+        notes.append(f"{int(negatives.sum())} rows are negatives by their kind and are no pairs")
     if failed.any():
         notes.append(f"{int(failed.sum())} rows are marked as failed (cutout_ok = 0) and left out")
     if len(scanned) < len(usable):

@@ -97,6 +97,14 @@ def is_control_row(table: pa.Table) -> NDArray[np.bool_]:
     return control
 
 
+def is_negative_row(table: pa.Table) -> NDArray[np.bool_]:
+    """Rows with light that is no arc by its own record: ``kind`` is neither arc nor control."""
+    if "kind" not in table.column_names:
+        return np.zeros(table.num_rows, dtype=bool)
+    kind = np.asarray(table.column("kind").to_numpy(zero_copy_only=False), dtype=object)
+    return np.asarray((kind != "arc") & (kind != "control"))
+
+
 def is_failed_row(table: pa.Table) -> NDArray[np.bool_]:
     """Rows that the data set itself marks as failed: ``cutout_ok = 0``."""
     if "cutout_ok" not in table.column_names:
