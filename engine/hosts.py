@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import HostError
-from arcforge.engine.fields import FieldSet, Place, brick_files, open_fields, places_of
+from arcforge.engine.fields import FieldSet, Place, open_fields, places_of
 from arcforge.engine.host_blobs import blob_cutouts
-from arcforge.engine.host_files import SUFFIXES, Cutout, decode, is_host_file
+from arcforge.engine.host_files import Cutout, decode
 from arcforge.engine.host_lens import light_shape
+from arcforge.engine.host_listing import host_id_of, list_host_files
 from arcforge.engine.host_measure import Measurement, measure
 from arcforge.engine.host_rules import HostRules, check_cube, check_stamp, checked_psf_image, is_known
 from arcforge.engine.host_set import Host, HostSet, Pixels, Refusal
@@ -142,8 +143,8 @@ def _entries(path: Path, bands: str, stamp_size: int, positions: Any) -> tuple[l
     if path.is_file() and path.name.lower().endswith(_PARQUET):
         blobs = blob_cutouts(path, bands)
         return [Entry(blob.host_id, f"{path} row {blob.row}", blob.read) for blob in blobs], []
-    files, refused = _list_files(path)
-    return [Entry(_host_id(file), str(file), _file_reader(file, bands)) for file in files], refused
+    files, refused = list_host_files(path)
+    return [Entry(host_id_of(file), str(file), _file_reader(file, bands)) for file in files], refused
 
 
 def _positions(path: Path, bands: str, stamp_size: int, positions: Any) -> list[Entry]:
@@ -169,38 +170,6 @@ def _file_reader(file: Path, bands: str) -> Callable[[], tuple[Cutout, str]]:
         return decode(file.name, content, bands), hashlib.sha256(content).hexdigest()
 
     return read
-
-
-def _list_files(path: Path) -> tuple[list[Path], list[Refusal]]:
-    """Host files by name, and files of the folder that are none with the reason."""
-    if path.is_file():
-        if not is_host_file(path.name):
-            raise HostError(f"host {path}: unknown kind of file: give {', '.join(SUFFIXES)}, .parquet")
-        return [path], []
-    try:
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
-    except OSError as error:
-        raise HostError(f"hosts {path}: the folder cannot be read ({error.strerror})") from error
-    if brick_files(path):
-        raise HostError(f"hosts {path}: coadd bricks need positions to cut out: give --positions")
-    files = [path / name for name in names if is_host_file(name)]
-    if not files:
-        raise HostError(f"hosts {path}: the folder holds no {', '.join(SUFFIXES)} file: check the path")
-    stems: dict[str, Path] = {}
-    for file in files:
-        other = stems.setdefault(_host_id(file), file)
-        if other != file:
-            raise HostError(f"host {file}: has the same host_id as {other.name}: rename one of them")
-    others = [name for name in names if not is_host_file(name) and not name.startswith(".")]
-    return files, [Refusal(str(path / name), "not a FITS or npz file", "not a cutout") for name in others]
-
-
-def _host_id(file: Path) -> str:
-    name = file.name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 @dataclass(frozen=True)
