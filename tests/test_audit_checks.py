@@ -86,7 +86,7 @@ def test_rounding_that_only_stamps_have_is_a_leak(pairs):
     assert clean.status == PASS
     rounded = pairs.stamps.astype(np.float16).astype(np.float32)
     found = gates.check_artefacts(state_of(pairs, stamps=rounded))
-    assert found.status == FAIL
+    assert found.status == WARN
     assert found.effect > 0.9
 
 
