@@ -133,12 +133,14 @@ def render_rows(
     sources: Any = None,
     out: NDArray[np.float32] | None = None,
     magnification: NDArray[np.float64] | None = None,
+    effort: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Render columns that were validated before; arguments and result as those of ``render_batch``.
 
     ``magnification`` (n,), where given, is filled with each row's lensed over unlensed flux, summed over the
     whole grid that is rendered (of rows without a PSF: over the stamp); NaN in CONTROL rows and for
-    ``variant`` "reference".
+    ``variant`` "reference". ``effort`` (n, 3), where given, is filled with the samples that "auto" took, the
+    cells that it divided, and its own bound on the image's error over its peak; NaN in other rows.
     """
     chosen = variant_named(variant)
     _check_options(stamp_size, pixscale_arcsec, rtol, pixel_response)
@@ -159,6 +161,8 @@ def render_rows(
 
         if magnification is not None:
             magnification[:] = np.nan
+        if effort is not None:
+            effort[:] = np.nan
         reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out, images)
     else:
         from arcforge.engine.stamps import Options, render
@@ -171,6 +175,7 @@ def render_rows(
             images,
             image_rows,
             magnification,
+            effort,
         )
     return out
 

@@ -136,6 +136,7 @@ class _Batch:
     widths_pix: NDArray[np.float64]  #: (n, bands), sigma of a Gaussian, alpha of a Moffat
     sources: SourceRows | None = None
     magnification: Floating | None = None  #: (n,) to be filled: lensed over unlensed flux
+    effort: Floating | None = None  #: (n, 3) to be filled: samples, divided cells, bound on the error
 
 
 def make_batch(
@@ -144,6 +145,7 @@ def make_batch(
     images: PsfImages | None,
     sources: SourceRows | None = None,
     magnification: Floating | None = None,
+    effort: Floating | None = None,
 ) -> _Batch:
     """Lay out and fold every row."""
     where = layout(
@@ -160,7 +162,7 @@ def make_batch(
     alpha_pix = moffat_alpha(fwhm_pix, columns.moffat_beta[:, None])
     widths_pix = np.where(gaussian, gaussian_sigma(fwhm_pix), alpha_pix)
     scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
-    return _Batch(columns, rays, where, images, scales, widths_pix, sources, magnification)
+    return _Batch(columns, rays, where, images, scales, widths_pix, sources, magnification, effort)
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -183,10 +185,12 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
     boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
     adaptive_grid(
         kind, fields, np.float32(cell_tolerance(options.rtol)), where.peak_floor[row],
-        int(where.window[row]), boxed, False, np.float32(origin), np.float32(nodes), bounds, table, stencil,
-        first, work.stack_place, work.stack_node, work.lines, work.samples, work.cells, work.nodes,
-        work.weights, grid, work.report,
+        int(where.window[row]), boxed, batch.effort is not None, np.float32(origin), np.float32(nodes),
+        bounds, table, stencil, first, work.stack_place, work.stack_node, work.lines, work.samples,
+        work.cells, work.nodes, work.weights, grid, work.report,
     )  # fmt: skip
+    if batch.effort is not None:
+        batch.effort[row] = work.report
 
 
 def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
@@ -269,10 +273,13 @@ def render(
     images: PsfImages | None = None,
     sources: SourceRows | None = None,
     magnification: Floating | None = None,
+    effort: Floating | None = None,
 ) -> None:
     """Render every row into ``out`` (n, bands, ny, nx), in parallel over rows."""
     _check_images(columns, images)
-    batch = make_batch(columns, options, images, sources, magnification)
+    if effort is not None:
+        effort[:] = np.nan
+    batch = make_batch(columns, options, images, sources, magnification, effort)
     # neighbours in this order share a grid size, so a thread's buffers stay in its cache
     order = np.argsort(batch.where.size, kind="stable")
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]

@@ -310,11 +310,21 @@ def complete(root: Path, plan: Plan) -> None:
     files |= place_files(root, arcs_array(plan).metadata())
     files[PLAN_FILE] = FileRecord.of((root / PLAN_FILE).read_bytes())
     nodes = {key: (root / key).read_bytes() for key in files if key.endswith(f"/{METADATA_FILE}")}
-    group = encode_root(group_attributes(plan, COMPLETE, sorted(processors)), nodes)[METADATA_FILE]
+    attributes = group_attributes(plan, COMPLETE, sorted(processors)) | {"certificate": _certificate(plan)}
+    group = encode_root(attributes, nodes)[METADATA_FILE]
     write_manifest(root, plan, files | {METADATA_FILE: FileRecord.of(group)})
     reached("manifest placed")
     remove_locks(root)
     place(root / METADATA_FILE, group)
+
+
+def _certificate(plan: Plan) -> dict[str, Any] | None:
+    """Return the numerical certificate of the renderer that made the arcs; None where they were imported."""
+    if plan.is_imported:
+        return None
+    from arcforge.engine.certificate import quick_certificate
+
+    return quick_certificate()
 
 
 def reopen(root: Path, plan: Plan) -> None:

@@ -79,3 +79,27 @@ def test_command_fails_where_the_certificate_does(tmp_path, monkeypatch):
     target = tmp_path / "certificate.json"
     assert CliRunner().invoke(app, ["--rows", "1", "--json", str(target)]).exit_code == 1
     assert not json.loads(target.read_text())["passed"]
+
+
+def test_quick_certificate_is_made_once_for_each_code_and_kept(tmp_path, monkeypatch):
+    made = []
+    real = certificate.certify
+
+    def counted(**options):
+        made.append(options)
+        return real(**options)
+
+    monkeypatch.setattr(certificate, "certify", counted)
+    monkeypatch.setattr("arcforge.kernels._jit.cache_folder", lambda: tmp_path)
+    first = certificate.quick_certificate.__wrapped__()
+    assert first["passed"]
+    assert made == [{"n_rows": 0}]
+    assert certificate.quick_certificate.__wrapped__() == first
+    assert len(made) == 1
+    (kept,) = tmp_path.glob("certificate-*.json")
+    kept.write_text("{not json")
+    assert certificate.quick_certificate.__wrapped__() == first
+    assert len(made) == 2
+    monkeypatch.setattr("arcforge.engine.provenance.code_sha256", lambda: "other sources")
+    certificate.quick_certificate.__wrapped__()
+    assert len(made) == 3

@@ -16,7 +16,7 @@ from arcforge.engine.catalog import render_columns
 from arcforge.engine.gridding import gridding_kernel, gridding_table, gridding_transform
 from arcforge.engine.layout import Layout, layout
 from arcforge.engine.rays import KINDS, fold
-from arcforge.engine.render import render_batch
+from arcforge.engine.render import render_batch, render_rows
 from arcforge.kernels import spread
 from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
 from arcforge.kernels.lens_sie import N_PARAMETERS
@@ -253,6 +253,22 @@ def test_own_estimate_bounds_the_error(lens_rows: Any) -> None:
     image = render_batch(rows, rtol=1e-3, **options)[0, 0]
     bound = _adaptive(rows, 1e-3)[1][2]
     assert np.abs(image - exact).max() / exact.max() < bound < 0.1
+
+
+def test_a_render_tells_what_it_took_and_how_sure_it_is(lens_rows: Any) -> None:
+    rows = lens_rows(3, src_n=np.array([0.7, 1.0, 4.0]))
+    rows["lens_model"] = np.array(["SIE", "CONTROL", "SIE"])
+    columns = render_columns(rows, "r")
+    effort = {rtol: np.full((3, 3), -1.0) for rtol in (1e-2, 1e-4)}
+    for rtol, out in effort.items():
+        image = render_rows(columns, stamp_size=16, rtol=rtol, effort=out, threads=1)
+        assert np.array_equal(image, render_rows(columns, stamp_size=16, rtol=rtol, threads=1))
+        assert np.isnan(out[1]).all()
+    loose, tight = (effort[rtol][[0, 2]] for rtol in (1e-2, 1e-4))
+    assert (tight[:, 0] > loose[:, 0]).all()
+    assert (loose[:, 0] >= 16 * loose[:, 1]).all()
+    assert (tight[:, 2] < loose[:, 2]).all()
+    assert (tight[:, 2] > 0.0).all()
 
 
 def test_without_psf_samples_go_to_their_own_pixel(lens_rows: Any) -> None:

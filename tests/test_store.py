@@ -63,6 +63,7 @@ def test_a_store_describes_itself(written):
     assert (len(store), store.bands, store.pixscale_arcsec, store.stamp_size) == (600, "gr", 0.25, 8)
     assert store.path == written.root
     assert store.attrs["status"] == "complete"
+    assert store.attrs["certificate"]["passed"]
     assert store.attrs["n_valid"] == 600
     assert store.attrs["seed"] == 3
     assert store.attrs["bands"] == "gr"
