@@ -32,9 +32,7 @@ _MOFFAT_BETA = 3.5
 
 @dataclass
 class PairedSet:
-    """Recorded parameters and pixels (n, band, y, x) of a set; sky sigma of its controls by band; its fault's
-    size.
-    """
+    """Recorded parameters and pixels (n, band, y, x) of a set; sky sigma by band; its fault's size."""
 
     columns: Columns
     stamps: Images
