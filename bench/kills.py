@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from arcforge.engine import provenance
 from arcforge.engine.config import default_config
 from arcforge.engine.inject import inject
 
@@ -71,6 +72,7 @@ def main(folder: Path, kills: int) -> int:
     draw = random.Random(SEED)
     undisturbed, root = folder / "undisturbed.zarr", folder / "killed.zarr"
     folder.mkdir(parents=True, exist_ok=True)
+    provenance.code_sha256()  # once, for all that are forked: an edit meanwhile is another run
     write_in_child(undisturbed, None)
     began = time.perf_counter()
     shutil.rmtree(undisturbed)
