@@ -261,8 +261,9 @@ def test_a_render_tells_what_it_took_and_how_sure_it_is(lens_rows: Any) -> None:
     columns = render_columns(rows, "r")
     effort = {rtol: np.full((3, 3), -1.0) for rtol in (1e-2, 1e-4)}
     for rtol, out in effort.items():
-        image = render_rows(columns, stamp_size=16, rtol=rtol, effort=out, threads=1)
-        assert np.array_equal(image, render_rows(columns, stamp_size=16, rtol=rtol, threads=1))
+        with np.errstate(over="ignore"):  # bounds far from the light overflow to infinity, as they may
+            image = render_rows(columns, stamp_size=8, rtol=rtol, effort=out, threads=1)
+            assert np.array_equal(image, render_rows(columns, stamp_size=8, rtol=rtol, threads=1))
         assert np.isnan(out[1]).all()
     loose, tight = (effort[rtol][[0, 2]] for rtol in (1e-2, 1e-4))
     assert (tight[:, 0] > loose[:, 0]).all()
