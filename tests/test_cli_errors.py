@@ -102,7 +102,7 @@ def test_the_good_case_works(tmp_path, hosts):
         ({"lens_e": -0.25}, ("lens_e", "-0.25")),
         ({"src_e": 1.5}, ("src_e", "1.5")),
         ({"src_flux_nmgy_r": -2.5}, ("src_flux_nmgy_r", "-2.5")),
-        ({"lens_model": "NFW"}, ("lens_model", "NFW")),
+        ({"lens_model": "KING"}, ("lens_model", "KING")),
         ({"psf_fwhm_arcsec_z": 0.0}, ("psf_fwhm_arcsec_z", "0")),
         ({"src_x_arcsec": float("nan")}, ("src_x_arcsec", "NaN")),
     ],

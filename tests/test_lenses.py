@@ -168,6 +168,13 @@ def test_isothermal_power_law_is_the_sie() -> None:
     assert deflection_nfw(0.0, 0.0, 1.0, 0.2, 0.0, 2.5) == (0.0, 0.0)
 
 
+compiled_only = pytest.mark.skipif(
+    numba.config.DISABLE_JIT,
+    reason="takes minutes with the compiler switched off",
+)
+
+
+@compiled_only
 @pytest.mark.parametrize(
     ("model", "e", "shape", "source"),
     [
@@ -190,6 +197,7 @@ def test_images_are_within_tolerance_of_the_reference(
         assert image.sum(dtype=np.float64) == pytest.approx(exact.sum(dtype=np.float64), rel=5e-4)
 
 
+@compiled_only
 def test_rows_of_all_lenses_may_be_mixed_and_keep_their_bits(lens_rows: Any) -> None:
     rows = lens_rows(5, lens_gamma=2.2, nfw_rs_arcsec=4.0, lens_e=np.array([0.1, 0.2, 0.7, 0.3, 0.2]))
     rows["lens_model"] = np.array(["NFW", "SIE", "SIE", "EPL", "SIS"])
