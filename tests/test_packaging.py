@@ -108,7 +108,9 @@ def test_only_prefixed_names_are_imported():
     ]
     code = (
         "import importlib, sys\n"
-        f"for name in {modules!r}:\n    importlib.import_module(name)\n"
+        f"for name in {modules!r}:\n    try:\n        importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        '        if "pip install \'arcforge[" not in str(error):\n            raise\n'  # an absent extra
         f"print([m for m in sys.modules if m.partition('.')[0] in {FOLDERS!r}])"
     )
     # from the checkout, where a bare `import engine` would find a folder of that name

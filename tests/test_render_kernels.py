@@ -256,16 +256,16 @@ def test_own_estimate_bounds_the_error(lens_rows: Any) -> None:
 
 
 def test_a_render_tells_what_it_took_and_how_sure_it_is(lens_rows: Any) -> None:
-    rows = lens_rows(3, src_n=np.array([0.7, 1.0, 4.0]))
+    rows = lens_rows(3, src_n=np.array([0.7, 1.0, 1.5]), theta_e_arcsec=0.4)
     rows["lens_model"] = np.array(["SIE", "CONTROL", "SIE"])
     columns = render_columns(rows, "r")
-    effort = {rtol: np.full((3, 3), -1.0) for rtol in (1e-2, 1e-4)}
+    effort = {rtol: np.full((3, 3), -1.0) for rtol in (1e-2, 2e-4)}
     for rtol, out in effort.items():
         with np.errstate(over="ignore"):  # bounds far from the light overflow to infinity, as they may
-            image = render_rows(columns, stamp_size=8, rtol=rtol, effort=out, threads=1)
-            assert np.array_equal(image, render_rows(columns, stamp_size=8, rtol=rtol, threads=1))
+            image = render_rows(columns, stamp_size=6, rtol=rtol, effort=out, threads=1)
+            assert np.array_equal(image, render_rows(columns, stamp_size=6, rtol=rtol, threads=1))
         assert np.isnan(out[1]).all()
-    loose, tight = (effort[rtol][[0, 2]] for rtol in (1e-2, 1e-4))
+    loose, tight = (effort[rtol][[0, 2]] for rtol in (1e-2, 2e-4))
     assert (tight[:, 0] > loose[:, 0]).all()
     assert (loose[:, 0] >= 16 * loose[:, 1]).all()
     assert (tight[:, 2] < loose[:, 2]).all()

@@ -10,14 +10,15 @@ from arcforge.kernels import spread
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (4, 4), (0, 4), (4, 0)])
-def test_samples_beyond_the_edge_are_left_out(corner):
+def test_samples_beyond_the_edge_are_left_out(corner, monkeypatch):
     # the plain function, since only it checks its indices; the cell is two nodes wide, one of them outside
     add = getattr(spread.add_to_pixels, "py_func", spread.add_to_pixels)
+    monkeypatch.setattr(spread, "lattice", getattr(spread.lattice, "py_func", spread.lattice))
     grid = np.zeros((5, 5), dtype=np.float32)
     centre_y, centre_x = (np.float32(node + (0.5 if node else -0.5)) for node in corner)
     nodes = np.array([[corner[0] - (corner[0] == 0)], [corner[1] - (corner[1] == 0)]], dtype=np.int32)
-    values = np.ones((16, 1), dtype=np.float32)
-    add(values, 1, nodes, [centre_x], [centre_y], np.float32(0), np.float32(1), np.float32(2), grid)
+    values = np.ones(16, dtype=np.float32)
+    add(values, 1, 1, nodes, [centre_x], [centre_y], np.float32(0), np.float32(1), np.float32(2), grid)
     assert grid[corner] == 4.0  # of 16 samples, those of the one pixel inside
     assert grid.sum() == 4.0
 
