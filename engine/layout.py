@@ -163,8 +163,6 @@ def layout(
     extent = _reach(columns, offset + wing) / pixscale_arcsec
     core = _reach(columns, offset + np.minimum(wing, 3.0 * columns.src_reff_arcsec)) / pixscale_arcsec
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
-    if uniform:  # the stamp's own pixels, as the programs do that these variants are timed against
-        domain = np.full_like(domain, half)
     light = np.minimum(domain, lens_offset + extent)
     fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - half - light)), fade)
     nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)

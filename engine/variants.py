@@ -16,8 +16,7 @@ class Variant:
     name : str
         What ``variant=`` takes.
     samples : int
-        Midpoint samples a pixel and axis, of the stamp's own pixels: light beyond them is left out, as it is
-        by the programs that these are timed against. 0 where sampling is driven by the error.
+        Midpoint samples a pixel and axis; 0 where sampling is driven by the error.
     tolerance : float
         Largest pixel error over the peak for an exponential source with R_e >= 0.3 arcsec under survey
         seeing, against the converged reference; tests hold each variant to it. Cuspier or smaller sources do
