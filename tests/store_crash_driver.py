@@ -7,12 +7,12 @@ SIGKILL loses no page that was written (a power cut does, which no test here can
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,6 +20,7 @@ import conftest
 import pyarrow.parquet  # noqa: F401 (loaded once, before the forks)
 import zarr.codecs  # noqa: F401
 
+from arcforge.bench.kills import tree_hash
 from arcforge.engine import durable, store_status, writer
 from arcforge.engine.commits import HOSTS, is_done, shard_name
 
@@ -52,12 +53,14 @@ def in_child(root: Path, kill_at: int | None, points: Path) -> int:
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     seen: list[str] = []
+    counting = threading.Lock()
 
     def reached(point: str) -> None:
-        seen.append(point)
-        points.write_text("\n".join(seen))
-        if len(seen) - 1 == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with counting:  # encoding and placing have threads of their own: no step may be counted unseen
+            seen.append(point)
+            points.write_text("\n".join(seen))
+            if len(seen) - 1 == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     durable.reached = writer.reached = reached
     sys.modules["arcforge.engine.commits"].reached = reached
@@ -72,14 +75,6 @@ def in_child(root: Path, kill_at: int | None, points: Path) -> int:
 def say(found: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
-
-
-def tree_hash(root: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def main(folder: Path) -> None:
