@@ -41,6 +41,7 @@ def replay(
     from arcforge.engine.durable import place
     from arcforge.engine.errors import StoreError
     from arcforge.engine.exports import pack
+    from arcforge.engine.replay import difference
     from arcforge.engine.replay import replay as render_again
     from arcforge.engine.store import open_store
     from arcforge.engine.verify import other_machinery
@@ -56,14 +57,13 @@ def replay(
         controls = opened.ctrls(chosen)
         arrays = {"rows": opened.rows[chosen], "stamps": controls + fresh, "ctrls": controls, "arcs": fresh}
         place(out, pack(arrays))
-    differs = (fresh.view(np.uint32) != stored.view(np.uint32)).any(axis=(1, 2, 3))
-    if not differs.any():
+    found = difference(opened, chosen, fresh, stored)
+    if found is None:
         terminal.say(f"{store}: {len(chosen)} rows are the same, bit for bit")
         return
-    worst = float(np.abs(fresh - stored).max() / np.abs(stored).max())
     what = (
-        f"{store}: {int(differs.sum())} of {len(chosen)} rows differ, the first is row "
-        f"{opened.rows[chosen[differs][0]]}, by up to {worst:.1g} of the brightest pixel"
+        f"{store}: {found.n_rows} of {len(chosen)} rows differ, the first is row "
+        f"{found.first}, by up to {found.worst:.1g} of the brightest pixel"
     )
     other = other_machinery(opened)
     if other:

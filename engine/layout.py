@@ -77,11 +77,11 @@ def _reach(columns: RenderColumns, beta: Floats) -> Floats:
         rows = np.flatnonzero(columns.lens_model == model)
         if rows.size == 0:
             continue
+        alpha_at = largest(columns.theta_e_arcsec[rows], e[rows], shape[rows])
         low, high = beta[rows] / shrunk[rows], np.full(rows.size, FARTHEST_ARCSEC)
         for _ in range(60):
             middle = np.sqrt(low * high) + 1e-9
-            alpha = largest(columns.theta_e_arcsec[rows], e[rows], shape[rows], middle)
-            inside = middle * shrunk[rows] < beta[rows] + alpha
+            inside = middle * shrunk[rows] < beta[rows] + alpha_at(middle)
             low, high = np.where(inside, middle, low), np.where(inside, high, middle)
         radius[rows] = high
     return radius

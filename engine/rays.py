@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 # The kinds of lens; a row's ``kind`` is a place in this list.
+_SIE, _FLAT_SIE, _EPL, _NFW = range(4)
 KINDS: tuple[Any, ...] = (lens_sie.Sie(), lens_sie_flat.FlatSie(), lens_epl.Epl(), lens_nfw.Nfw())
 _MODULES = (lens_sie, lens_sie_flat, lens_epl, lens_nfw)
 
@@ -73,8 +74,8 @@ def fold(columns: RenderColumns, pixscale_arcsec: float) -> Folded:
     theta_e = np.where(columns.lens_model == CONTROL, 1.0, columns.theta_e_arcsec) / pixscale_arcsec
     e = np.where(columns.lens_model == SIS, 0.0, columns.lens_e)
     extra: dict[int, tuple[Floats, ...]] = {
-        2: (columns.lens_gamma,),
-        3: (columns.nfw_rs_arcsec / pixscale_arcsec,),
+        _EPL: (columns.lens_gamma,),
+        _NFW: (columns.nfw_rs_arcsec / pixscale_arcsec,),
     }
     widest = 0
     for kind, module in enumerate(_MODULES):
@@ -90,10 +91,10 @@ def fold(columns: RenderColumns, pixscale_arcsec: float) -> Folded:
 
 def _kinds(columns: RenderColumns) -> NDArray[np.int8]:
     """Return each row's place in ``KINDS``."""
-    kinds = np.zeros(len(columns), dtype=np.int8)
-    kinds[(columns.lens_model == SIE) & (columns.lens_e > lens_sie.LARGEST_E)] = 1
-    kinds[columns.lens_model == EPL] = 2
-    kinds[columns.lens_model == NFW] = 3
+    kinds = np.full(len(columns), _SIE, dtype=np.int8)
+    kinds[(columns.lens_model == SIE) & (columns.lens_e > lens_sie.LARGEST_E)] = _FLAT_SIE
+    kinds[columns.lens_model == EPL] = _EPL
+    kinds[columns.lens_model == NFW] = _NFW
     flat = (columns.lens_model == EPL) & (columns.lens_e > lens_epl.LARGEST_E)
     if flat.any():
         row = int(np.argmax(flat))

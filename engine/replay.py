@@ -24,6 +24,23 @@ class Replay(NamedTuple):
     light: Pixels  #: without the noise of the added light
 
 
+class Difference(NamedTuple):
+    """Rows that came out otherwise than they are stored."""
+
+    n_rows: int
+    first: int  #: number of the first of them
+    worst: float  #: largest difference over the brightest stored pixel
+
+
+def difference(store: Store, rows: NDArray[np.int64], fresh: Pixels, stored: Pixels) -> Difference | None:
+    """Compare arcs of the rows at positions ``rows`` bit for bit; None where all are the same."""
+    differs = (fresh.view(np.uint32) != stored.view(np.uint32)).any(axis=(1, 2, 3))
+    if not differs.any():
+        return None
+    worst = float(np.abs(fresh - stored).max() / np.abs(stored).max())
+    return Difference(int(differs.sum()), int(store.rows[rows[differs][0]]), worst)
+
+
 def replay(store: Store, rows: NDArray[np.int64], threads: int | None = None) -> Replay:
     """Render rows again, pair them with their hosts and give them their noise.
 

@@ -52,7 +52,25 @@ def _columns(table: Any, names: Sequence[str], rows: Any) -> dict[str, NDArray[A
     return found
 
 
-class PairStream(IterableDataset[Batch]):  # type: ignore[misc]
+class _OpensStore:
+    """A dataset's store, opened where it is read: in each worker anew."""
+
+    _path: str
+    _opened: Store | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Open the store anew in a worker."""
+        return self.__dict__ | {"_opened": None}
+
+    @property
+    def store(self) -> Store:
+        """The store, opened on first use."""
+        if self._opened is None:
+            self._opened = open_store(self._path)
+        return self._opened
+
+
+class PairStream(_OpensStore, IterableDataset[Batch]):  # type: ignore[misc]
     """Batches of a store's pairs, block-shuffled; every epoch is a permutation of the rows.
 
     The order does not depend on the number of workers (give the DataLoader ``batch_size=None``). Reading is
@@ -88,18 +106,6 @@ class PairStream(IterableDataset[Batch]):  # type: ignore[misc]
         self._path, self._batch_size, self._split = os.fspath(path), batch_size, split
         self._columns, self._turn = tuple(columns), turn
         self._state = State(seed, 0, 0)
-        self._opened: Store | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Open the store anew in a worker."""
-        return self.__dict__ | {"_opened": None}
-
-    @property
-    def store(self) -> Store:
-        """The store, opened on first use."""
-        if self._opened is None:
-            self._opened = open_store(self._path)
-        return self._opened
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with this epoch at the next iteration."""
@@ -143,7 +149,7 @@ class PairStream(IterableDataset[Batch]):  # type: ignore[misc]
             yield _tensors(named) | {"epoch": state.epoch, "position": number + 1}
 
 
-class PairDataset(Dataset[Batch]):  # type: ignore[misc]
+class PairDataset(_OpensStore, Dataset[Batch]):  # type: ignore[misc]
     """A store's pairs by index, for samplers of one's own; a whole batch is read at once.
 
     Reading rows at random costs a chunk each: where the order is free, :class:`PairStream` reads many times
@@ -152,18 +158,6 @@ class PairDataset(Dataset[Batch]):  # type: ignore[misc]
 
     def __init__(self, path: str | os.PathLike[str], *, columns: Sequence[str] = ()) -> None:
         self._path, self._columns = os.fspath(path), tuple(columns)
-        self._opened: Store | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Open the store anew in a worker."""
-        return self.__dict__ | {"_opened": None}
-
-    @property
-    def store(self) -> Store:
-        """The store, opened on first use."""
-        if self._opened is None:
-            self._opened = open_store(self._path)
-        return self._opened
 
     def __len__(self) -> int:
         return len(self.store)

@@ -25,7 +25,7 @@ from arcforge.engine.durable import LOCK_FOLDER
 from arcforge.engine.errors import ArcforgeError, ConfigError, StoreCorruptError
 from arcforge.engine.places import as_place
 from arcforge.engine.plan import PLAN_FILE
-from arcforge.engine.replay import replay
+from arcforge.engine.replay import difference, replay
 from arcforge.engine.store import Store, open_store
 from arcforge.engine.store_status import COMPLETE, read_group_attributes
 
@@ -194,13 +194,12 @@ def _render_again(store: Store, found: Verification, n_rows: int, threads: int |
     rows = np.unique(np.linspace(0, len(store) - 1, min(n_rows, len(store))).round().astype(np.int64))
     stored, fresh = store.arcs(rows), replay(store, rows, threads).arcs
     found.n_rendered = len(rows)
-    differs = (fresh.view(np.uint32) != stored.view(np.uint32)).any(axis=(1, 2, 3))
-    if not differs.any():
+    off = difference(store, rows, fresh, stored)
+    if off is None:
         return
-    worst = float(np.abs(fresh - stored).max() / np.abs(stored).max())
     what = (
-        f"{int(differs.sum())} of {len(rows)} rows rendered again differ, the first is row "
-        f"{store.rows[rows[differs][0]]}, by up to {worst:.1g} of the brightest pixel"
+        f"{off.n_rows} of {len(rows)} rows rendered again differ, the first is row "
+        f"{off.first}, by up to {off.worst:.1g} of the brightest pixel"
     )
     other = other_machinery(store)
     if other:

@@ -80,16 +80,16 @@ def fold(theta_e_pix, e, gamma):
     return values, np.column_stack([np.sqrt(q[:, 0]), np.ones(len(e))])
 
 
-def largest_deflection(theta_e, e, gamma, radius):
-    """Return a bound on |alpha| at that distance from the lens, whatever the direction; all of one unit."""
+def largest_deflection(theta_e, e, gamma):
+    """Return a bound on |alpha| by distance from the lens, whatever the direction: a function; one unit."""
     _, cos, sin = angular.nodes()
     q, t = ((1.0 - e) / (1.0 + e))[:, None], (gamma - 1.0)[:, None]
     b = theta_e[:, None] * np.sqrt(q)
     turned = np.abs(unit_deflection(q, t, np.arctan2(sin, np.sqrt(q) * cos)))
     # R over distance, at the nodes' directions
     flattening = np.sqrt(q * cos**2 + sin**2) / np.sqrt(cos**2 / q + sin**2)
-    at_radius = turned * b * (b / (radius[:, None] * flattening)) ** (t - 1.0)
-    return 1.01 * at_radius.max(axis=1)  # the nodes need not hold the largest
+    at_unit = 1.01 * (turned * b * (b / flattening) ** (t - 1.0)).max(axis=1)  # nodes may miss the largest
+    return lambda radius: at_unit * radius ** (2.0 - gamma)
 
 
 @inline

@@ -58,11 +58,11 @@ def fold(theta_e_pix, e, rs_pix):
     return np.column_stack([1.0 / rs_pix, strength, scales]), scales
 
 
-def largest_deflection(theta_e, e, rs, radius):
-    """Return a bound on |alpha| at that distance from the lens, whatever the direction; all of one unit."""
+def largest_deflection(theta_e, e, rs):
+    """Return a bound on |alpha| by distance from the lens, whatever the direction: a function; one unit."""
     strength = 1.0 / mean_convergence(theta_e / rs)
     q = (1.0 - e) / (1.0 + e)
-    return strength / q * mean_convergence(np.sqrt(q) * radius / rs) * radius
+    return lambda radius: strength / q * mean_convergence(np.sqrt(q) * radius / rs) * radius
 
 
 @inline

@@ -35,6 +35,21 @@ class Finding:
     n_pairs: int | None = None
     n_groups: int | None = None
 
+    def entry(self, id_: str, title: str, *, required: bool, n_pairs: int, n_groups: int) -> dict[str, Any]:
+        """Return the finding as a report's entry; the numbers given stand where it names none of its own."""
+        return {
+            "id": id_,
+            "title": title,
+            "required": required,
+            "status": self.status,
+            "effect": self.effect,
+            "ci95": list(self.ci95) if self.ci95 is not None else None,
+            "threshold": self.threshold,
+            "n_pairs": n_pairs if self.n_pairs is None else self.n_pairs,
+            "n_groups": n_groups if self.n_groups is None else self.n_groups,
+            "message": self.message,
+        }
+
 
 @dataclass(frozen=True)
 class Check:

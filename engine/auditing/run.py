@@ -289,19 +289,14 @@ def _gate_entry(state: AuditState, gate: Any) -> dict[str, Any]:
 
 
 def _check_entry(state: AuditState, outcome: Outcome) -> dict[str, Any]:
-    finding = outcome.finding
-    return {
-        "id": outcome.check.id,
-        "title": outcome.check.title,
-        "required": outcome.check.required,
-        "status": finding.status,
-        "effect": finding.effect,
-        "ci95": list(finding.ci95) if finding.ci95 is not None else None,
-        "threshold": finding.threshold,
-        "n_pairs": len(state.pairs) if finding.n_pairs is None else finding.n_pairs,
-        "n_groups": state.pairs.n_groups if finding.n_groups is None else finding.n_groups,
-        "message": finding.message,
-    }
+    check = outcome.check
+    return outcome.finding.entry(
+        check.id,
+        check.title,
+        required=check.required,
+        n_pairs=len(state.pairs),
+        n_groups=state.pairs.n_groups,
+    )
 
 
 def _provenance(state: AuditState, verdict: Verdict) -> dict[str, Any]:

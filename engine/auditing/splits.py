@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.checks import Finding
 from arcforge.engine.auditing.groups import join_groups, near_other_split, number_known, same_sky
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.errors import AuditInputError
@@ -284,15 +285,5 @@ def _entry(
     n_rows: int,
     n_groups: int | None = None,
 ) -> dict[str, Any]:
-    return {
-        "id": id_,
-        "title": title,
-        "required": True,
-        "status": status,
-        "effect": effect,
-        "ci95": None,
-        "threshold": 0.0,
-        "n_pairs": n_rows,
-        "n_groups": n_rows if n_groups is None else n_groups,
-        "message": message,
-    }
+    finding = Finding(status, message, effect, threshold=0.0, n_groups=n_groups)
+    return finding.entry(id_, title, required=True, n_pairs=n_rows, n_groups=n_rows)

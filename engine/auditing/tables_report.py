@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from arcforge.engine.auditing.checks import FAIL, PASS, WARN
+from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding
 from arcforge.engine.auditing.explanations import FITS, Explanation, explain
 from arcforge.engine.auditing.tables import Tables, read_tables
 from arcforge.engine.auditing.tables_model import TablesModel
@@ -198,18 +198,8 @@ def _published_slopes(tables: Tables) -> dict[str, float]:
 def _check(
     id_: str, title: str, status: str, message: str, effect: float | None, threshold: float | None
 ) -> dict[str, Any]:
-    return {
-        "id": id_,
-        "title": title,
-        "required": True,
-        "status": status,
-        "effect": effect,
-        "ci95": None,
-        "threshold": threshold,
-        "n_pairs": 0,
-        "n_groups": 0,
-        "message": message,
-    }
+    finding = Finding(status, message, effect, threshold=threshold)
+    return finding.entry(id_, title, required=True, n_pairs=0, n_groups=0)
 
 
 def _provenance(tables: Tables, path: Path | str, seed: int) -> dict[str, Any]:
