@@ -246,6 +246,16 @@ PRIORS: dict[str, tuple[Prior, str]] = {
     "src_rz": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour r - z"),
     "lens_z": (Prior.of("uniform", low=0.3, high=0.7), 'redshift of the lens, with theta_e_from = "host"'),
     "src_z": (Prior.of("uniform", low=1.0, high=3.0), 'redshift of the source, with theta_e_from = "host"'),
+    "shape_radius_theta_e": (
+        Prior.of("uniform", low=0.8, high=1.3),
+        "radius of rings and spirals (negatives), in Einstein radii",
+    ),
+    "shape_e": (Prior.of("uniform", low=0.0, high=0.4), "their ellipticity"),
+    "shape_width": (Prior.of("uniform", low=0.1, high=0.25), "their width over the radius"),
+    "shape_contrast": (Prior.of("uniform", low=0.3, high=1.0), "of their brightness in azimuth"),
+    "shape_turn_rad": (Prior.of("uniform", low=0.0, high=2.0 * math.pi), "azimuth of their brightest place"),
+    "shape_pitch_rad": (Prior.of("uniform", low=0.25, high=0.6), "pitch of spiral arms, wound either way"),
+    "shape_arms": (Prior.of("choice", values=(1, 2, 3), weights=(1, 4, 1)), "number of spiral arms"),
     "psf_model": (Prior.of("constant", value="moffat"), "gaussian, moffat or none"),
     "moffat_beta": (Prior.of("constant", value=3.5), "of Moffat PSFs"),
     "psf_fwhm_arcsec_g": (

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from arcforge.engine.config_schema import colour_prior
 from arcforge.engine.errors import ConfigError, HostError
-from arcforge.engine.negatives import kinds_of
+from arcforge.engine.lookalikes import SHAPES
+from arcforge.engine.negatives import kinds_of, shape_columns
 from arcforge.engine.priors import Prior
 
 if TYPE_CHECKING:
@@ -200,6 +201,8 @@ def draw_catalog(
     columns |= _psf_columns(config, table, seed, numbers, host)
     is_control = uniform(seed, numbers, "control") < config.control_fraction
     columns["kind"] = kinds_of(uniform(seed, numbers, "kind"), config.negatives, is_control)
+    if set(config.negatives) & set(SHAPES):
+        columns |= shape_columns(draw, columns["kind"], columns["theta_e_arcsec"])
     if config.control_fraction > 0.0:
         _blank_controls(columns, is_control)
     return pa.table(columns)

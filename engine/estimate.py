@@ -13,6 +13,7 @@ import numpy as np
 
 from arcforge.engine.arrays import ImageArray, Pixels
 from arcforge.engine.inject import Run
+from arcforge.engine.making import make_rows
 from arcforge.engine.pairing import pair_exactly
 from arcforge.engine.plan import Partition, Plan
 from arcforge.engine.run_rows import with_keys, with_measures
@@ -53,15 +54,16 @@ def estimate(
     shards = plan.shards_of(partition)
     n_rows = sum(stop - first for first, stop in map(plan.rows_of, shards))
     pixels = run.hosts.pixels(np.arange(min(_SAMPLED_HOSTS, plan.n_hosts)))
-    run.render(run.used(0, min(_WARM_ROWS, plan.n_rows))[1], threads)
+    table, columns = run.used(0, min(_WARM_ROWS, plan.n_rows))
+    make_rows(run, with_keys(table, 0, plan.seed, np.ones(plan.n_hosts, dtype=np.int64)), columns, threads)
     sampled, seconds, arc_bytes, table_bytes = 0, 0.0, 0, 0
     size = min(_BLOCK_ROWS, plan.n_rows)
     for first in np.unique(np.linspace(0, plan.n_rows - size, _BLOCKS).astype(np.int64)).tolist():
         began = time.perf_counter()
         table, columns = run.used(first, first + size)
-        arcs = run.render(columns, threads)
-        measures = pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
         table = with_keys(table, first, plan.seed, np.ones(plan.n_hosts, dtype=np.int64))
+        arcs, table = make_rows(run, table, columns, threads)
+        measures = pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
         table = with_measures(table, measures, plan.bands, np.ones((size, len(plan.bands))))
         arc_bytes += _encoded_bytes(plan, arcs)
         table_bytes += len(encode_table(table))

@@ -26,6 +26,7 @@ from arcforge.engine.errors import CatalogError, ConfigError, RenderError
 from arcforge.engine.host_source import StoredHosts
 from arcforge.engine.hosts import SURVEY_FAULTS, HostRules, HostSet, open_hosts
 from arcforge.engine.layout import layout
+from arcforge.engine.lookalikes import as_profiles
 from arcforge.engine.pipeline import write_shards
 from arcforge.engine.places import as_place
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
@@ -87,8 +88,9 @@ class Run:
         threads: int | None,
         out: Pixels | None = None,
         magnification: NDArray[np.float64] | None = None,
+        sources: SourceBank | None = None,
     ) -> Pixels:
-        """Render rows by the plan's options, into ``out`` where it is given."""
+        """Render rows by the plan's options, into ``out`` if given; ``sources`` in place of its bank."""
         plan = self.plan
         return render_rows(
             columns,
@@ -97,7 +99,7 @@ class Run:
             threads=threads,
             out=out,
             psf_images=self.psf_images,
-            sources=self.bank,
+            sources=self.bank if sources is None else sources,
             magnification=magnification,
             **plan.render,
         )
@@ -286,9 +288,9 @@ def check_rows(run: Run) -> None:
     # A given catalogue is looked at as a whole, so that the row named is the catalogue's.
     block = BLOCK_ROWS if run.plan.catalog == "drawn" else run.plan.n_rows
     for first in range(0, run.plan.n_rows, block):
-        _, columns = run.used(first, min(first + block, run.plan.n_rows))
+        table, columns = run.used(first, min(first + block, run.plan.n_rows))
         try:
-            _check_renderable(columns, run)
+            _check_renderable(as_profiles(table, columns), run)
         except RenderError as error:
             raise RenderError(f"rows from {first} on: {error}" if first else str(error)) from error
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.cuts import failing
 from arcforge.engine.errors import ConfigError
-from arcforge.engine.negatives import without_lens
+from arcforge.engine.lookalikes import SHAPES, lookalike_kinds, render_lookalikes
+from arcforge.engine.negatives import as_negatives
 from arcforge.engine.run_rows import DrawnRows, put_column, used_rows, with_gain
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from arcforge.engine.arrays import Pixels
     from arcforge.engine.catalog import RenderColumns
     from arcforge.engine.inject import Run
+    from arcforge.engine.source_bank import SourceBank
 
 MOST_TRIES = 200
 _KEYS = ("rng_seed", "rng_row", "host_rows")
@@ -57,24 +59,33 @@ def make_rows(
     ConfigError
         Where a row's host allows no draw that passes.
     """
-    arcs, table = _rendered(run, table, columns, threads, out)
-    if isinstance(run.rows, DrawnRows):
-        if run.config.cuts:
-            table = _pass_cuts(run, table, arcs, threads)
-        if run.config.negatives:
-            table = _take_lenses_off(run, table, arcs, threads)
+    if not isinstance(run.rows, DrawnRows):
+        return _rendered(run, table, columns, threads, out)
+    arcs, table = _rendered_arcs(run, table, columns, threads, out)
+    if run.config.cuts:
+        table = _pass_cuts(run, table, arcs, threads)
+    if run.config.negatives:
+        table = _make_negatives(run, table, arcs, threads)
     return arcs, table
 
 
-def _take_lenses_off(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> pa.Table:
-    """Render the rows that are to be unlensed without their lenses, in place."""
-    table = put_column(table, "negative_flux_factor", np.ones(table.num_rows))
-    places = np.flatnonzero(np.array(table.column("kind").to_pylist()) == "unlensed")
-    if not places.size:
-        return table
-    part = without_lens(table.take(places), run.plan.bands)
-    arcs[places], part = _rendered(run, part, render_columns(part, run.plan.bands), threads, None)
-    return _latest([table, part], [np.arange(table.num_rows), places], table.num_rows)
+def _make_negatives(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> pa.Table:
+    """Turn arcs into negatives where the row's kind asks for one, in place."""
+    n, shares = table.num_rows, run.config.negatives
+    table = put_column(table, "negative_flux_factor", np.ones(n))
+    if "source_id" not in table.column_names and set(shares) & set(SHAPES):
+        table = put_column(table, "source_id", np.full(n, ""))
+    kinds = np.array(table.column("kind").to_pylist())
+    parts, places = [table], [np.arange(n)]
+    for kind in shares:
+        rows = np.flatnonzero(kinds == kind)
+        if not rows.size:
+            continue
+        part = as_negatives(table.take(rows), kind, run.plan.bands)
+        arcs[rows], part = _rendered(run, part, render_columns(part, run.plan.bands), threads, None)
+        parts.append(part)
+        places.append(rows)
+    return _latest(parts, places, n)
 
 
 def _pass_cuts(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> pa.Table:
@@ -99,7 +110,7 @@ def _pass_cuts(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> 
         redrawn, drawn_columns = _redraw(run, rows[looked_at], tries[looked_at] - 1)
         for name in _KEYS:
             redrawn = put_column(redrawn, name, table.column(name).take(looked_at))
-        arcs[looked_at], last = _rendered(run, redrawn, drawn_columns, threads, None)
+        arcs[looked_at], last = _rendered_arcs(run, redrawn, drawn_columns, threads, None)
         parts.append(last)
         places.append(looked_at)
     table = _latest(parts, places, len(rows))
@@ -109,12 +120,36 @@ def _pass_cuts(run: Run, table: pa.Table, arcs: Pixels, threads: int | None) -> 
     return table
 
 
-def _rendered(
+def _rendered_arcs(
     run: Run, table: pa.Table, columns: RenderColumns, threads: int | None, out: Pixels | None
 ) -> tuple[Pixels, pa.Table]:
+    """Render every row's arc, whatever it is to become."""
     magnification = np.empty(len(columns))
     arcs = run.render(columns, threads, out, magnification)
     return arcs, put_column(table, "magnification", magnification)
+
+
+def _rendered(
+    run: Run, table: pa.Table, columns: RenderColumns, threads: int | None, out: Pixels | None
+) -> tuple[Pixels, pa.Table]:
+    """Render rows by their kind; of an average the magnification is its arc's, of a shape it is 1."""
+    kinds = lookalike_kinds(table, len(columns))
+    if kinds is None:
+        return _rendered_arcs(run, table, columns, threads, out)
+    if out is None:
+        out = np.empty((len(columns), *run.plan.row_shape), dtype=np.float32)
+    # an average has its arc's magnification, and shapes have none
+    magnification = np.ones(len(columns))
+    for rows in (np.flatnonzero(kinds == "averaged"), np.flatnonzero(kinds == "")):
+        if rows.size:
+            out[rows], known = _rendered_arcs(run, table.take(rows), columns.take(rows), threads, None)
+            magnification[rows] = known.column("magnification").to_numpy()
+
+    def render(columns: RenderColumns, sources: SourceBank | None) -> Pixels:
+        return run.render(columns, threads, sources=sources)
+
+    render_lookalikes(table, kinds, columns, run.plan.pixscale_arcsec, run.bank, render, out)
+    return out, put_column(table, "magnification", magnification)
 
 
 def _failed(run: Run, table: pa.Table, arcs: Pixels) -> dict[str, NDArray[np.bool_]]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.negatives import NEGATIVES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -268,15 +270,18 @@ def write_png(figure: Figure, out_png: str | Path) -> Path:
 
 def _labels(store: PairedStamps, rows: NDArray[np.int64], fluxes_nmgy: NDArray[np.float64]) -> list[str]:
     table = store.catalog.take(rows)
-    names = table.column_names
-    key = next((name for name in ("row_id", "task_id") if name in names), None)
+    key = next((name for name in ("row_id", "task_id") if name in table.column_names), None)
     identities = table[key].to_pylist() if key else rows.tolist()
     models = table["lens_model"].to_pylist()
     thetas = table["theta_e_arcsec"].to_pylist()
     band = store.bands[_red_green_blue(store.bands)[1]]
+    kinds = table["kind"].to_pylist() if "kind" in table.column_names else ["arc"] * len(models)
     labels = []
-    for identity, model, theta, flux in zip(identities, models, thetas, fluxes_nmgy, strict=True):
+    for identity, model, kind, theta, flux in zip(
+        identities, models, kinds, thetas, fluxes_nmgy, strict=True
+    ):
         lens = f'$\\theta_\\mathrm{{E}}$ = {theta:.2f}"' if model != "CONTROL" else "control"
+        lens = kind if kind in NEGATIVES else lens
         light = f"arc {band} = {22.5 - 2.5 * np.log10(flux):.1f}" if flux > 0 else "no arc"
         name = identity if isinstance(identity, str) else f"row {identity}"
         labels.append(f"{name}\n{lens}\n{light}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.errors import RenderError
+from arcforge.engine.lookalikes import lookalike_kinds, render_lookalikes
 from arcforge.engine.profiles import (
     deflection_epl,
     deflection_nfw,
@@ -65,7 +66,8 @@ def render_batch(
     Parameters
     ----------
     catalog : mapping of str to 1-D array, or pyarrow.Table
-        One row a stamp, columns as the README lists them. CONTROL rows give zeros.
+        One row a stamp, columns as the README lists them. CONTROL rows give zeros; rows whose ``kind`` is
+        averaged, ring or spiral what :mod:`arcforge.engine.lookalikes` says.
     stamp_size : int
         Pixels a side; the frame's origin is the stamp's centre, (stamp_size - 1) / 2.
     pixscale_arcsec : float
@@ -106,18 +108,33 @@ def render_batch(
         For an option out of range, or a row whose light or PSF no grid can hold.
     """
     columns = render_columns(catalog, bands, theta_e_convention=theta_e_convention)
-    return render_rows(
-        columns,
-        stamp_size=stamp_size,
-        pixscale_arcsec=pixscale_arcsec,
-        rtol=rtol,
-        variant=variant,
-        threads=threads,
-        pixel_response=pixel_response,
-        psf_images=psf_images,
-        sources=sources,
-        out=out,
-    )
+
+    def render(columns: RenderColumns, sources: Any, out: NDArray[np.float32] | None = None) -> Any:
+        return render_rows(
+            columns,
+            stamp_size=stamp_size,
+            pixscale_arcsec=pixscale_arcsec,
+            rtol=rtol,
+            variant=variant,
+            threads=threads,
+            pixel_response=pixel_response,
+            psf_images=psf_images,
+            sources=sources,
+            out=out,
+        )
+
+    kinds = lookalike_kinds(catalog, len(columns))
+    images: NDArray[np.float32]
+    if kinds is None:
+        images = render(columns, sources, out)
+        return images
+    bank = as_bank(sources)
+    plain = np.flatnonzero(kinds == "")
+    first = render(columns.take(plain), bank)  # which checks the options
+    images = np.empty((len(columns), *first.shape[1:]), dtype=np.float32) if out is None else out
+    images[plain] = first
+    render_lookalikes(catalog, kinds, columns, pixscale_arcsec, bank, render, images)
+    return images
 
 
 def render_rows(
