@@ -34,6 +34,8 @@ from arcforge.engine.negatives import NEGATIVES
 from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 from arcforge.engine.priors import Prior, distribution_names
 
+_TABLES = ("priors", "splits", "cuts", "negatives", "psfex")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -55,6 +57,7 @@ class Config:
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
     psf_table: str
+    psf_table_lookup: str
     theta_e_from: str
     theta_e_scatter: float
     lens_shape_from: str
@@ -81,6 +84,7 @@ class Config:
     sky_mag_arcsec2: Mapping[str, float]  #: by band
     cuts: Mapping[str, float]  #: by name of ``cuts.CUTS``
     negatives: Mapping[str, float]  #: share of the rows by kind
+    psfex: Mapping[str, str]  #: file of a PsfEx model by band
 
     def to_toml(self) -> str:
         """The whole configuration as annotated TOML; ``parse_config`` turns it into an equal one."""
@@ -94,6 +98,8 @@ class Config:
         for table, meant in _BAND_TABLES.items():
             lines += ["", f"[{table}]  # {meant}"]
             lines += [f"{band} = {_toml(value)}  # {table}" for band, value in getattr(self, table).items()]
+        lines += ["", f"[psfex]  # {_PSFEX}"]
+        lines += [f"{band} = {_toml(path)}" for band, path in self.psfex.items()]
         lines += ["", "[cuts]  # rows that fail one are drawn again, and counted"]
         lines += [f"{name} = {_toml(value)}  # {CUTS[name]}" for name, value in self.cuts.items()]
         lines += ["", "[negatives]  # shares of the rows, marked in the column kind"]
@@ -111,6 +117,7 @@ class Config:
             "splits": list(self.splits.items()),
             "cuts": sorted(self.cuts.items()),
             "negatives": sorted(self.negatives.items()),
+            "psfex": sorted(self.psfex.items()),
             **{table: sorted(getattr(self, table).items()) for table in _BAND_TABLES},
         }
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
@@ -156,7 +163,10 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         raise ConfigError(f"{name} is not TOML: {error}") from error
     source = _Source(name, _line_numbers(text))
     _check_names(
-        tree, (*SETTINGS, "schema", "priors", "splits", "cuts", "negatives", *_BAND_TABLES), "", source
+        tree,
+        (*SETTINGS, "schema", "priors", "splits", "cuts", "negatives", "psfex", *_BAND_TABLES),
+        "",
+        source,
     )
     if tree.get("schema", SCHEMA) != SCHEMA:
         source.refuse(
@@ -174,6 +184,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         gain_e_per_nmgy=_band_table("gain_e_per_nmgy", tree, settings["bands"], source),
         cuts=_numbers("cuts", CUTS, tree, math.inf, source),
         negatives=_numbers("negatives", NEGATIVES, tree, 1.0, source),
+        psfex=_band_paths("psfex", tree, settings["bands"], source),
         sky_mag_arcsec2=_band_table("sky_mag_arcsec2", tree, settings["bands"], source),
     )
 
@@ -300,6 +311,26 @@ def _band_table(table: str, tree: Mapping[str, Any], bands: str, source: _Source
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
             source.refuse(f"{table}.{band}", f"{table} {band} = {value!r}, allowed: a positive number")
     return MappingProxyType(default | {band: float(value) for band, value in given.items()})
+
+
+_PSFEX = (
+    "PsfEx models (FILE, or FILE#CCDNAME) by band, for hosts without a PSF image, evaluated where they lie"
+)
+
+
+def _band_paths(table: str, tree: Mapping[str, Any], bands: str, source: _Source) -> Mapping[str, str]:
+    """A table of one file a band: none, or every band's."""
+    given = tree.get(table, {})
+    if not isinstance(given, Mapping):
+        source.refuse(table, f"{table} must be a table: write [{table}]")
+    _check_names(given, bands, f"{table}.", source)
+    for band, path in given.items():
+        if not isinstance(path, str) or not path:
+            source.refuse(f"{table}.{band}", f"{table} {band} = {path!r}, allowed: a file's path")
+    if given and len(given) < len(bands):
+        absent = next(band for band in bands if band not in given)
+        source.refuse(table, f"{table} has no file for band {absent}: give every band one, or none")
+    return MappingProxyType({band: given[band] for band in bands if band in given})
 
 
 def _splits(given: Any, source: _Source) -> dict[str, float]:

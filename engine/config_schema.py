@@ -127,6 +127,12 @@ SETTINGS: dict[str, Setting] = {
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
     ),
+    "psf_table_lookup": Setting(
+        "brick",
+        _one_of(("brick", "bilinear")),
+        '"brick" or "bilinear"',
+        "widths of a host's own brick, or bilinear in its place between the bricks around it",
+    ),
     "theta_e_from": Setting(
         "prior",
         _one_of(("prior", "host")),

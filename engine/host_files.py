@@ -42,6 +42,8 @@ class Cutout:
     dec_deg: float = math.nan
     brickname: str = ""
     sigma_v_km_s: float = math.nan  #: velocity dispersion of its galaxy
+    x_image: float = math.nan  #: place of its central pixel on the detector, counted from 1 (FITS)
+    y_image: float = math.nan
 
     def part(self, x0: int, y0: int, size: int) -> Cutout:
         """The ``size`` x ``size`` pixels from column ``x0`` and row ``y0`` on, with all layers."""
@@ -116,17 +118,19 @@ def _decode_fits(content: bytes, bands: str) -> Cutout:
         invvar=_layer(layers, ("INVVAR", "IVAR"), held, bands, values.shape),
         mask=_as_mask(_plane(layers, ("MASKBITS", "MASK"))),
         psf=_fits_psf_image(layers, held, bands),
-        ra_deg=float(header.get("RA", math.nan)) if _is_number(header.get("RA")) else math.nan,
-        dec_deg=float(header.get("DEC", math.nan)) if _is_number(header.get("DEC")) else math.nan,
+        ra_deg=_number(header, "RA"),
+        dec_deg=_number(header, "DEC"),
         brickname=str(header.get("BRICKNAM", header.get("BRICK", ""))).strip(),
-        sigma_v_km_s=float(header.get("SIGMA_V", math.nan))
-        if _is_number(header.get("SIGMA_V"))
-        else math.nan,
+        sigma_v_km_s=_number(header, "SIGMA_V"),
+        x_image=_number(header, "X_IMAGE"),
+        y_image=_number(header, "Y_IMAGE"),
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(header: Header, key: str) -> float:
+    """A number of the header, NaN where there is none."""
+    value = header.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
 def _plane(layers: Mapping[str, FitsImage], names: tuple[str, ...]) -> NDArray[Any] | None:
@@ -183,7 +187,8 @@ def _fits_psf(header: Header, band: str) -> float:
 
 
 _BAND_KEYS = ("bands_requested", "bands")
-_PLACE_KEYS = ("ra", "dec", "brickname", "sigma_v")
+_NUMBER_KEYS = ("ra", "dec", "sigma_v", "x_image", "y_image")
+_PLACE_KEYS = (*_NUMBER_KEYS, "brickname")
 _SCALE_KEYS = ("pixel_scale", "pixscale_arcsec", "pixscale")
 
 
@@ -204,6 +209,7 @@ def decode_npz(content: bytes, bands: str) -> Cutout:
     scale = _meta(entries, *_SCALE_KEYS)
     psf = [_meta(entries, *_psf_keys(band)) for band in bands]
     place = {name: _meta(entries, name) for name in _PLACE_KEYS}
+    numbers = {name: math.nan if place[name] is None else float(place[name]) for name in _NUMBER_KEYS}
     return Cutout(
         _npz_pixels(entries, bands, "cutout", "image"),
         float(scale) if scale is not None else None,
@@ -211,10 +217,12 @@ def decode_npz(content: bytes, bands: str) -> Cutout:
         invvar=_npz_layer(entries, bands, "invvar"),
         mask=_as_mask(entries.get("maskbits", entries.get("mask"))),
         psf=_npz_layer(entries, bands, "psf"),
-        ra_deg=math.nan if place["ra"] is None else float(place["ra"]),
-        dec_deg=math.nan if place["dec"] is None else float(place["dec"]),
+        ra_deg=numbers["ra"],
+        dec_deg=numbers["dec"],
         brickname=str(place["brickname"] or ""),
-        sigma_v_km_s=math.nan if place["sigma_v"] is None else float(place["sigma_v"]),
+        sigma_v_km_s=numbers["sigma_v"],
+        x_image=numbers["x_image"],
+        y_image=numbers["y_image"],
     )
 
 

@@ -77,6 +77,8 @@ class StoredHosts:
         digest.update(f"{hosts.bands} {hosts.stamp_size} {hosts.pixscale_arcsec!r} {len(hosts)}\n".encode())
         if self._bank is not None:
             digest.update(f"{self._bank.sha256}\n".encode())
+        for number, image in sorted(hosts.psf_images.items()):
+            digest.update(f"{number} {image.shape}\n".encode() + np.ascontiguousarray(image).tobytes())
         for values in self.columns.values():
             digest.update("\n".join(map(str, values.tolist())).encode() + b"\n")
         return digest.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from arcforge.engine.host_rules import HostRules, check_cube, check_stamp, check
 from arcforge.engine.host_set import Host, HostSet, Pixels, Refusal
 from arcforge.engine.host_table import HostTable
 from arcforge.engine.psf_tables import PsfTable
+from arcforge.engine.psfex import PsfExModels
 
 __all__ = ["SURVEY_FAULTS", "Host", "HostRules", "HostSet", "Refusal", "open_hosts"]
 
@@ -44,6 +45,7 @@ SURVEY_FAULTS = frozenset(
         "no galaxy",
         "edge of the field",
         "outside the fields",
+        "not on the PSF model",
     }
 )
 _PARQUET = (".parquet", ".pq")
@@ -67,7 +69,8 @@ def open_hosts(
     pixscale_arcsec: float | None = None,
     skip_bad: bool | Collection[str] = False,
     positions: Any = None,
-    psf_table: str | os.PathLike[str] | None = None,
+    psf_table: PsfTable | str | os.PathLike[str] | None = None,
+    psfex: Mapping[str, str] | None = None,
     rules: HostRules | None = None,
     progress: Progress | None = None,
 ) -> HostSet:
@@ -93,8 +96,10 @@ def open_hosts(
     positions : pyarrow.Table or catalogue file, optional
         Where to cut hosts out: ``ra``, ``dec`` in degrees or ``x_pix``, ``y_pix``; also ``host_id``. A stamp
         is cut at whole pixels (never resampled); the galaxy's sub-pixel centroid is measured on it.
-    psf_table : path, optional
+    psf_table : PsfTable or path, optional
         Table of PSF widths for hosts that come without: see ``psf_tables``.
+    psfex : mapping of str to str, optional
+        File of a PsfEx model by band, for hosts that come without PSF images: see ``psfex``.
     rules : HostRules, optional
         Coverage and masks that are asked for.
     progress : callable, optional
@@ -111,8 +116,10 @@ def open_hosts(
         galaxy at its centre, pixel scales that differ; or a folder without host files.
     """
     entries, refused = _entries(Path(path), bands, stamp_size, positions)
-    widths = None if psf_table is None else PsfTable.read(psf_table, bands)
-    reader = _Reader(bands, stamp_size, pixscale_arcsec, rules or HostRules(), widths)
+    if psf_table is not None and not isinstance(psf_table, PsfTable):
+        psf_table = PsfTable.read(psf_table, bands)
+    models = PsfExModels.read(psfex, bands) if psfex else None
+    reader = _Reader(bands, stamp_size, pixscale_arcsec, rules or HostRules(), psf_table, models)
     checked: list[_Checked] = []
     for number, entry in enumerate(entries):
         try:
@@ -197,6 +204,7 @@ class _Reader:
         pixscale_arcsec: float | None,
         rules: HostRules,
         widths: PsfTable | None,
+        models: PsfExModels | None,
     ) -> None:
         self.bands = bands
         self.stamp_size = stamp_size
@@ -204,6 +212,7 @@ class _Reader:
         self._settled_by = "the pixscale_arcsec given"
         self._rules = rules
         self._widths = widths
+        self._models = models
         self._psf_ids: dict[bytes, int] = {}
         self._psf_images: dict[int, NDArray[np.float32]] = {}
 
@@ -217,6 +226,8 @@ class _Reader:
             check_stamp(stamp, self.bands, scale, self._rules)
             measured = measure(cutout.pixels, scale)
             cutout = self._with_place(cutout, entry)
+            if self._models is not None and cutout.psf is None:
+                cutout = replace(cutout, psf=self._models.images_at(cutout.x_image, cutout.y_image))
             if self._widths is not None and not is_known(cutout.psf_fwhm_arcsec) and cutout.psf is None:
                 cutout = replace(cutout, psf_fwhm_arcsec=self._widths.fwhm_of(cutout))
             psf_id = self._psf_id(cutout)
@@ -299,7 +310,14 @@ class _Reader:
     def _with_place(self, cutout: Cutout, entry: Entry) -> Cutout:
         if entry.place is None:
             return cutout
-        return replace(cutout, ra_deg=entry.place.ra_deg, dec_deg=entry.place.dec_deg)
+        place = entry.place
+        return replace(
+            cutout,
+            ra_deg=place.ra_deg,
+            dec_deg=place.dec_deg,
+            x_image=place.x_pix + 1.0,
+            y_image=place.y_pix + 1.0,
+        )
 
     def _psf_id(self, cutout: Cutout) -> int:
         """Number of the cutout's PSF image, -1 without; equal images have one number."""

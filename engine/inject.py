@@ -31,6 +31,7 @@ from arcforge.engine.pipeline import write_shards
 from arcforge.engine.places import as_place
 from arcforge.engine.plan import Partition, Plan, read_plan, shard_shape
 from arcforge.engine.psf_images import PsfImages
+from arcforge.engine.psf_tables import PsfTable
 from arcforge.engine.render import render_rows
 from arcforge.engine.run_output import begin_store, check_output, is_whole, make_ready
 from arcforge.engine.run_rows import (
@@ -254,13 +255,20 @@ def _hosts(config: Config, path: Any, positions: Any, seed: int) -> HostSet:
         pixscale_arcsec=config.host_pixscale_arcsec or None,
         skip_bad=SURVEY_FAULTS if skip else False,
         positions=positions,
-        psf_table=config.psf_table or None,
+        psf_table=_psf_table(config),
+        psfex=config.psfex,
         rules=HostRules(
             min_coverage=config.host_min_coverage,
             bad_maskbits=config.host_bad_maskbits,
             saturated_radius_arcsec=config.host_saturated_radius_arcsec,
         ),
     )
+
+
+def _psf_table(config: Config) -> PsfTable | None:
+    if not config.psf_table:
+        return None
+    return PsfTable.read(config.psf_table, config.bands, between=config.psf_table_lookup == "bilinear")
 
 
 def _table(catalog: Any) -> pa.Table:

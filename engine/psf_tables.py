@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arcforge.engine.errors import HostError
 from arcforge.engine.host_files import Cutout, checked_psf
 
-_MAX_DISTANCE_DEG = 0.25  # a brick's side; beyond it another brick's seeing is no measurement
+_SIDE_DEG = 0.25  # of a brick; beyond it another brick's seeing is no measurement
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class PsfTable:
     ra_deg: NDArray[np.float64]
     dec_deg: NDArray[np.float64]
     fwhm_arcsec: NDArray[np.float64]  #: (n, bands)
+    between: bool = False  #: widths are interpolated between bricks, where a host's place is known
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], bands: str) -> PsfTable:
+    def read(cls, path: str | os.PathLike[str], bands: str, *, between: bool = False) -> PsfTable:
         """Read ``psfsize_<band>`` (or ``psf_fwhm_arcsec_<band>``) with ``brickname`` or ``ra`` and ``dec``.
 
         Raises
@@ -56,10 +57,12 @@ class PsfTable:
         if not names and "ra" not in held:
             raise HostError(f"PSF table {path}: has neither brickname nor ra and dec: add them")
         rows = {str(name): row for row, name in enumerate(names)}
-        return cls(str(path), bands, rows, place[0], place[1], np.stack(columns, axis=1))
+        return cls(str(path), bands, rows, place[0], place[1], np.stack(columns, axis=1), between)
 
     def fwhm_of(self, cutout: Cutout) -> tuple[float, ...]:
         """The widths at a cutout: its brick's by name, else those of the nearest brick within 0.25 degrees.
+
+        With ``between``, those between the bricks around its place, where it has one.
 
         Raises
         ------
@@ -67,12 +70,17 @@ class PsfTable:
             No brick is there, or its width is 0: no coverage.
         """
         row = self.names.get(cutout.brickname, -1)
+        if self.between and not math.isnan(cutout.ra_deg):
+            row = -1
         if row < 0 and not math.isnan(cutout.ra_deg):
-            cosine = math.cos(math.radians(cutout.dec_deg))
             dra = (self.ra_deg - cutout.ra_deg + 180.0) % 360.0 - 180.0
-            distance = np.hypot(dra * cosine, self.dec_deg - cutout.dec_deg)
+            # bricks of one row of declination are a side apart on the sky, not in right ascension
+            east, north = dra * math.cos(math.radians(cutout.dec_deg)), self.dec_deg - cutout.dec_deg
+            if self.between and (widths := self._between(east, north)) is not None:
+                return checked_psf(widths, self.bands)
+            distance = np.hypot(east, north)
             nearest = int(np.argmin(np.where(np.isnan(distance), np.inf, distance)))
-            row = nearest if distance[nearest] <= _MAX_DISTANCE_DEG else -1
+            row = nearest if distance[nearest] <= _SIDE_DEG else -1
         if row < 0:
             raise HostError(
                 f"brick {cutout.brickname or '(not named)'} at ra {cutout.ra_deg:.4f}, "
@@ -80,3 +88,19 @@ class PsfTable:
                 reason="not in the PSF table",
             )
         return checked_psf([float(value) for value in self.fwhm_arcsec[row]], self.bands)
+
+    def _between(self, east_deg: NDArray[np.float64], north_deg: NDArray[np.float64]) -> list[float] | None:
+        """Widths bilinear in place between the centres of the bricks that are there; None where none is.
+
+        A brick counts by the product of (1 - distance / side) along both axes; bricks that are absent, or
+        whose width is 0 for want of exposures, leave their part to the others.
+        """
+        weight = np.clip(1.0 - np.abs(east_deg) / _SIDE_DEG, 0.0, 1.0)
+        weight = weight * np.clip(1.0 - np.abs(north_deg) / _SIDE_DEG, 0.0, 1.0)
+        near = np.flatnonzero(weight > 0.0)  # NaN places are none
+        covered = self.fwhm_arcsec[near] > 0.0
+        share = np.where(covered, weight[near, None], 0.0)
+        if not (share.sum(axis=0) > 0.0).all():
+            return None
+        widths = (share * np.where(covered, self.fwhm_arcsec[near], 0.0)).sum(axis=0) / share.sum(axis=0)
+        return [float(width) for width in widths]
