@@ -208,7 +208,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_blank(value: Any) -> bool:
-    return value is None or value == "" or bool(value != value)
+    if isinstance(value, (float, np.floating)):
+        return bool(np.isnan(value))
+    return value is None or (isinstance(value, str) and value == "")
 
 
 def _plain(value: Any) -> Any:

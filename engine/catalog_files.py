@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcforge.engine.errors import CatalogError
 
@@ -58,7 +60,7 @@ def read_catalog(path: str | os.PathLike[str]) -> pa.Table:
     else:
         raise CatalogError(f"catalogue {file} is of an unknown kind: use .parquet, .csv, .ecsv or .fits")
     try:
-        table = read(file)
+        table = sound_table(read(file))
     except CatalogError:
         raise
     except Exception as error:  # every reader has its own exceptions; each means that the file is bad
@@ -67,6 +69,55 @@ def read_catalog(path: str | os.PathLike[str]) -> pa.Table:
     if table.num_rows == 0:
         raise CatalogError(f"catalogue {file} has no rows: give at least one")
     return table
+
+
+def sound_table(table: pa.Table) -> pa.Table:
+    """Return a table after a look at what arrow takes on trust: texts, offsets and names of columns.
+
+    Raises
+    ------
+    ValueError, pyarrow.ArrowException
+        Damaged, or with two columns of one name.
+    """
+    names = table.column_names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns are called {twice!r}")
+    table.validate(full=True)
+    return table
+
+
+def numbers_of(table: pa.Table, name: str, where: str) -> NDArray[np.float64]:
+    """Return a column as float64, NaN where it is null.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    name : str
+        Of one of its columns.
+    where : str
+        What the table is, for the message.
+
+    Raises
+    ------
+    CatalogError
+        It holds something that is no number; names the first.
+    """
+    import pyarrow as pa
+
+    column = table.column(name)
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):  # millions, at once
+        return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    values = column.to_pylist()
+    out = np.empty(len(values))
+    for row, value in enumerate(values):
+        try:
+            out[row] = np.nan if value is None else float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CatalogError(
+                f"{where} row {row}: {name} is {str(value)[:40]!r}, which is no number: correct it"
+            ) from error
+    return out
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -93,8 +144,16 @@ def _read_astropy(file: Path) -> pa.Table:
     import pyarrow as pa
     from astropy.table import Table
 
-    kind = "ascii.ecsv" if ".ecsv" in file.name.lower() else "fits"
-    table = Table.read(file, format=kind)
+    from arcforge.engine.fits_images import check_fits
+    from arcforge.engine.host_files import inflated
+
+    if ".ecsv" in file.name.lower():
+        table = Table.read(file, format="ascii.ecsv")
+    else:
+        content = file.read_bytes()
+        content = inflated(content) if file.name.lower().endswith(".gz") else content
+        check_fits(content)
+        table = Table.read(io.BytesIO(content), format="fits")
     return pa.table({name: _arrow_array(name, table[name], file) for name in table.colnames})
 
 

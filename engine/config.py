@@ -159,7 +159,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
     """
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of 5,000 digits, a thousand brackets
         raise ConfigError(f"{name} is not TOML: {error}") from error
     source = _Source(name, _line_numbers(text))
     _check_names(

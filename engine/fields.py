@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.catalog_files import numbers_of
 from arcforge.engine.errors import HostError
 from arcforge.engine.fits_images import FitsImage, fits_images, wcs_pixscale_arcsec
-from arcforge.engine.host_files import UNITS, Cutout, checked_psf, decode
+from arcforge.engine.host_files import UNITS, Cutout, checked_psf, decode, inflated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,8 +139,10 @@ def brick_files(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
 def open_fields(path: Path, bands: str) -> FieldSet:
     """Open the bricks of a folder, or one FITS cube, as fields."""
     if path.is_file():
-        content = path.read_bytes()
-        first = next((image for image in fits_images(content) if len(image.shape) == 3), None)
+        try:
+            first = next((i for i in fits_images(path.read_bytes()) if len(i.shape) == 3), None)
+        except HostError as error:
+            raise HostError(f"host {path}: {error}", reason="unreadable") from error
         if first is None:
             raise HostError(f"host {path}: no FITS image with three axes (x, y, band): give a cube")
         return FieldSet([Field(str(path), lambda: decode(path.name, path.read_bytes(), bands), first)])
@@ -164,9 +167,7 @@ def _brick(name: str, files: dict[tuple[str, str], Path], bands: str) -> Field:
 def _image_of(path: Path) -> FitsImage:
     content = path.read_bytes()
     if path.name.endswith(".gz"):
-        import gzip
-
-        content = gzip.decompress(content)
+        content = inflated(content)
     try:
         for image in fits_images(content):
             if len(image.shape) == 2:
@@ -274,5 +275,5 @@ def places_of(table: pa.Table, fields: FieldSet) -> list[Place]:
 def _column(table: pa.Table, names: tuple[str, ...]) -> NDArray[np.float64] | None:
     for name in names:
         if name in table.column_names:
-            return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
+            return numbers_of(table, name, "positions")
     return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
 
 _BLOCK, _CARD = 2880, 80  # bytes of a FITS record and of a header card
+_MOST_AXES = 999  # of the standard, for axes and for columns
 _END = b"END".ljust(_CARD)
 _FITS_TYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
@@ -45,28 +46,70 @@ def fits_images(content: bytes) -> Iterator[FitsImage]:
     Raises
     ------
     HostError
-        Truncated, or not FITS.
+        Truncated, damaged, or not FITS.
     """
-    offset = 0
-    while offset < len(content):
-        end = _header_end(content, offset)
-        header = _header(content[offset:end])
-        if header.get("ZIMAGE", False):
+    try:
+        units = _units(content)
+        if any(header.get("ZIMAGE", False) for header, _, _ in units):
             yield from _compressed(content)
             return
+        for header, axes, start in units:
+            if axes and 0 not in axes and str(header.get("XTENSION", "IMAGE")).strip() == "IMAGE":
+                yield FitsImage(header, tuple(axes[::-1]), _reader(content, header, axes, start))
+    except HostError:
+        raise
+    except Exception as error:  # cards that are absent or hold another kind of value
+        raise _damaged(error) from error
+
+
+def check_fits(content: bytes) -> None:
+    """See that headers keep to the standard and to the file's length, before astropy believes them.
+
+    Raises
+    ------
+    HostError
+        Truncated, damaged, or not FITS.
+    """
+    try:
+        _units(content)
+    except HostError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> HostError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return HostError(f"its FITS header is damaged ({reason}): fetch it again")
+
+
+def _units(content: bytes) -> list[tuple[Header, list[int], int]]:
+    """Header, axes and the first byte of the data of every unit."""
+    units: list[tuple[Header, list[int], int]] = []
+    offset = 0
+    while offset < len(content):
+        if offset and content[offset : offset + 8] != b"XTENSION" and not content[offset:].strip(b"\0 "):
+            break  # padding
+        end = _header_end(content, offset)
+        header = _header(content[offset:end])
         if offset == 0 and "SIMPLE" not in header:
             raise HostError("not a FITS file")
+        for name in ("NAXIS", "ZNAXIS", "TFIELDS"):
+            if not 0 <= int(header.get(name, 0)) <= _MOST_AXES:
+                raise HostError(f"its FITS header gives {name} = {header[name]}: fetch it again")
         axes = [int(header[f"NAXIS{i}"]) for i in range(1, int(header.get("NAXIS", 0)) + 1)]
-        count = math.prod(axes) if axes else 0
         itemsize = abs(int(header["BITPIX"])) // 8
+        count = math.prod(axes) if axes else 0
         size = itemsize * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + count)
+        if min(axes, default=0) < 0 or size < 0:
+            raise HostError(f"its FITS header gives axes {axes}: fetch it again")
         if end + size > len(content):
             raise HostError(
                 f"truncated: {len(content)} bytes where the header promises {end + size}: fetch it again"
             )
-        if count and str(header.get("XTENSION", "IMAGE")).strip() == "IMAGE":
-            yield FitsImage(header, tuple(axes[::-1]), _reader(content, header, axes, count, end))
+        units.append((header, axes, end))
         offset = end + -(-size // _BLOCK) * _BLOCK
+    return units
 
 
 def _header(text: bytes) -> Header:
@@ -75,11 +118,10 @@ def _header(text: bytes) -> Header:
     return Header.fromstring(text.decode("ascii", errors="replace"))
 
 
-def _reader(
-    content: bytes, header: Header, axes: list[int], count: int, start: int
-) -> Callable[[], NDArray[Any]]:
+def _reader(content: bytes, header: Header, axes: list[int], start: int) -> Callable[[], NDArray[Any]]:
     def read() -> NDArray[Any]:
-        return _scaled(header, np.frombuffer(content, _FITS_TYPES[header["BITPIX"]], count, start), axes)
+        values = np.frombuffer(content, _FITS_TYPES[header["BITPIX"]], math.prod(axes), start)
+        return _scaled(header, values, axes)
 
     return read
 

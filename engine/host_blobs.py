@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arcforge.engine.catalog_files import sound_table
 from arcforge.engine.errors import HostError
 from arcforge.engine.host_files import Cutout, checked_psf, decode
 
@@ -48,22 +49,28 @@ class Blob:
         place = {name: self.beside.get(name) for name in ("ra", "dec", "pixscale_arcsec", "brickname")}
         return replace(
             cutout,
-            ra_deg=cutout.ra_deg if place["ra"] is None else float(place["ra"]),
-            dec_deg=cutout.dec_deg if place["dec"] is None else float(place["dec"]),
+            ra_deg=cutout.ra_deg if place["ra"] is None else self._number("ra"),
+            dec_deg=cutout.dec_deg if place["dec"] is None else self._number("dec"),
             pixscale_arcsec=(
                 cutout.pixscale_arcsec
                 if place["pixscale_arcsec"] is None
-                else float(place["pixscale_arcsec"])
+                else self._number("pixscale_arcsec")
             ),
             brickname=str(place["brickname"] or cutout.brickname),
         ), hashlib.sha256(content).hexdigest()
 
     def _width(self, band: str) -> float:
         for stem in _WIDTH_STEMS:
-            value = self.beside.get(f"{stem}_{band}")
-            if value is not None:
-                return float(value)
+            if self.beside.get(f"{stem}_{band}") is not None:
+                return self._number(f"{stem}_{band}")
         return math.nan
+
+    def _number(self, name: str) -> float:
+        value = self.beside[name]
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise HostError(f"{name} is {str(value)[:40]!r}, which is no number: correct it") from error
 
 
 def blob_cutouts(path: Path, bands: str) -> list[Blob]:
@@ -81,13 +88,16 @@ def blob_cutouts(path: Path, bands: str) -> list[Blob]:
 
     try:
         file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        column = next((name for name in _BLOB_COLUMNS if name in names), None)
+        if column is None:
+            raise HostError(f"hosts {path}: has none of the columns {', '.join(_BLOB_COLUMNS)}: name it so")
+        found = list(_distinct(path, file, column, bands))
+    except HostError:
+        raise
     except Exception as error:  # arrow raises what its readers raise
-        raise HostError(f"hosts {path}: not a readable parquet file ({error})", "unreadable") from error
-    names = file.schema_arrow.names
-    column = next((name for name in _BLOB_COLUMNS if name in names), None)
-    if column is None:
-        raise HostError(f"hosts {path}: has none of the columns {', '.join(_BLOB_COLUMNS)}: name it so")
-    found = list(_distinct(path, file, column, bands))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise HostError(f"hosts {path}: not a readable parquet file ({reason})", "unreadable") from error
     if not found:
         raise HostError(f"hosts {path}: has no rows with a cutout: check it")
     return found
@@ -102,7 +112,7 @@ def _distinct(path: Path, file: pq.ParquetFile, column: str, bands: str) -> Iter
     ids: set[str] = set()
     row = 0
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=[column, *wanted])
+        table = sound_table(file.read_row_group(group, columns=[column, *wanted]))
         blobs = table.column(column)
         scalars = table.select(wanted).to_pylist() if wanted else [{}] * table.num_rows
         for k in range(table.num_rows):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.blobs import BlobError, read_arrays
 from arcforge.engine.errors import HostError
 from arcforge.engine.fits_images import FitsImage, fits_images, wcs_pixscale_arcsec
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz", ".npz")
 UNITS = {"nanomaggy", "nanomaggies", "nmgy", "nmaggy"}
+_MAX_BYTES = 1 << 30  # what one file may unpack to
+_MAX_MEMBERS = 1024
 _LAYER_NAMES = ("INVVAR", "IVAR", "MASKBITS", "MASK", "PSF")
 _AXES = {"byx": "byx", "band,y,x": "byx", "yxb": "yxb", "y,x,band": "yxb"}
 
@@ -83,7 +86,7 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
         if lower.endswith(".npz"):
             return decode_npz(content, bands)
         if lower.endswith(".gz"):
-            content = gzip.decompress(content)
+            content = inflated(content)
         return _decode_fits(content, bands)
     except HostError:
         raise
@@ -92,6 +95,15 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
         raise HostError(
             f"damaged, truncated or not a cutout ({reason}): fetch it again", reason="unreadable"
         ) from error
+
+
+def inflated(content: bytes) -> bytes:
+    """Unpack gzip, but not a bomb."""
+    with gzip.open(io.BytesIO(content)) as stream:
+        whole = stream.read(_MAX_BYTES + 1)
+    if len(whole) > _MAX_BYTES:
+        raise HostError(f"it unpacks to more than {_MAX_BYTES} bytes: cut it smaller", reason="unreadable")
+    return whole
 
 
 def _decode_fits(content: bytes, bands: str) -> Cutout:
@@ -204,8 +216,12 @@ def decode_npz(content: bytes, bands: str) -> Cutout:
     wanted += [f"{stem}_{band}" for stem in ("image", "invvar", "psf") for band in bands]
     for name in (*_BAND_KEYS, *_SCALE_KEYS, *_PLACE_KEYS, "axes", *_psf_keys(bands)):
         wanted += [name, f"meta_{name}"]
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        entries = {key: archive[key] for key in wanted if key in archive}
+    try:
+        entries = read_arrays(content, _MAX_BYTES, set(wanted).__contains__, _MAX_MEMBERS)
+    except BlobError as error:
+        raise HostError(
+            f"{error}: fetch it again, or write it with numpy.savez_compressed", "unreadable"
+        ) from error
     scale = _meta(entries, *_SCALE_KEYS)
     psf = [_meta(entries, *_psf_keys(band)) for band in bands]
     place = {name: _meta(entries, name) for name in _PLACE_KEYS}

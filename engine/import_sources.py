@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.blobs import BAND_ORDER, BlobError, decode_cutout, stack_bands
+from arcforge.engine.catalog_files import sound_table
 from arcforge.engine.errors import ImportSourceError
 
 if TYPE_CHECKING:
@@ -180,18 +181,27 @@ class ParquetSource:
 
     def _rows(self) -> Iterator[pa.Table]:
         """Yield tables of at most ``BATCH_ROWS`` rows, blobs and folder keys included."""
+        for file, keys in self._files:
+            try:
+                yield from self._rows_of(file, keys)
+            except ImportSourceError:
+                raise
+            except Exception as error:  # arrow raises what its decoders raise
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ImportSourceError(f"{file}: is damaged ({reason}): fetch it again") from error
+
+    def _rows_of(self, file: str, keys: dict[str, Any]) -> Iterator[pa.Table]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for file, keys in self._files:
-            # pre_buffer holds a row group, and a read without a buffer a column of it: gigabytes of blobs
-            with pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES) as parquet:
-                for batch in parquet.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-                    table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                    for name, value in keys.items():
-                        if name not in table.column_names:
-                            table = table.append_column(name, pa.array([value] * table.num_rows))
-                    yield table
+        # pre_buffer holds a row group, and a read without a buffer a column of it: gigabytes of blobs
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES) as parquet:
+            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+                table = sound_table(pa.Table.from_batches([batch]).replace_schema_metadata(None))
+                for name, value in keys.items():
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.array([value] * table.num_rows))
+                yield table
 
     def batches(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[Batch]:
         """Yield all rows in order."""

@@ -11,6 +11,7 @@ stamp that was not made as that sum; such pixels are listed in ``corrections/`` 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import tomllib
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 ROW_COLUMN = "import_row"
 _OWN_COLUMNS = ("host_index", "host_rows")  # made anew, also where the source has them
 
+_KIND_WORDS: dict[Any, str] = {str: "text", dict: "a table", (int, float): "a number"}
+
 Progress = Callable[[int, int], None]
 
 
@@ -57,13 +60,24 @@ def read_mapping(path: str | os.PathLike[str] | None) -> Mapping:
     if path is None:
         return Mapping()
     try:
-        tree = tomllib.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
     known = set(Mapping.__dataclass_fields__)
     unknown = sorted(tree.keys() - known)
     if unknown:
         raise ConfigError(f"{path}: key {unknown[0]!r} is unknown; use {', '.join(sorted(known))}")
+    kinds: dict[str, Any] = {"columns": dict, "values": dict, "pixscale_arcsec": (int, float)}
+    for key, value in tree.items():
+        kind = kinds.get(key, str)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"{path}: {key} is {value!r}; give {_KIND_WORDS[kind]}")
+    for table, inner, words in (("columns", str, "names"), ("values", (int, float, str), "numbers or text")):
+        for key, value in tree.get(table, {}).items():
+            if not isinstance(value, inner) or not key:
+                raise ConfigError(f"{path}: {table}.{key} is {value!r}; [{table}] holds {words}")
+    if not 0.0 < tree.get("pixscale_arcsec", 1.0) < math.inf:
+        raise ConfigError(f"{path}: pixscale_arcsec is {tree['pixscale_arcsec']}; give arcsec, above 0")
     return Mapping(**tree)
 
 

@@ -37,7 +37,7 @@ class PsfTable:
         HostError
             A column is absent.
         """
-        from arcforge.engine.catalog_files import read_catalog
+        from arcforge.engine.catalog_files import numbers_of, read_catalog
 
         table = read_catalog(Path(path))
         held = table.column_names
@@ -46,11 +46,9 @@ class PsfTable:
             name = next((n for n in (f"psf_fwhm_arcsec_{band}", f"psfsize_{band}") if n in held), None)
             if name is None:
                 raise HostError(f"PSF table {path}: has no column psfsize_{band}: add it")
-            columns.append(np.asarray(table.column(name).to_numpy(), dtype=np.float64))
+            columns.append(numbers_of(table, name, f"PSF table {path}"))
         place = [
-            np.asarray(table.column(n).to_numpy(), dtype=np.float64)
-            if n in held
-            else np.full(len(table), np.nan)
+            numbers_of(table, n, f"PSF table {path}") if n in held else np.full(len(table), np.nan)
             for n in ("ra", "dec")
         ]
         names = table.column("brickname").to_pylist() if "brickname" in held else []

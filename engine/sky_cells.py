@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +114,7 @@ def _within(here: Floats, there: Floats, radius_deg: float) -> NDArray[np.bool_]
 
 
 def _read_vectors(path: str) -> Floats:
-    from arcforge.engine.catalog_files import read_catalog
+    from arcforge.engine.catalog_files import numbers_of, read_catalog
 
     table = read_catalog(path)
     places = []
@@ -123,13 +122,6 @@ def _read_vectors(path: str) -> Floats:
         name = next((each for each in names if each in table.column_names), None)
         if name is None:
             raise ConfigError(f"exclude_catalogs: {path} has none of the columns {', '.join(names)}")
-        places.append(_numbers(table.column(name).to_pylist(), path, name))
-    known = ~(np.isnan(places[0]) | np.isnan(places[1]))
+        places.append(numbers_of(table, name, f"exclude_catalogs: {path}"))
+    known = np.isfinite(places[0]) & np.isfinite(places[1])
     return _unit(places[0][known], places[1][known])
-
-
-def _numbers(values: Sequence[Any], path: str, name: str) -> Floats:
-    try:
-        return np.array([np.nan if value is None else float(value) for value in values])
-    except ValueError as error:
-        raise ConfigError(f"exclude_catalogs: {path}: column {name}: {error}; give degrees") from error

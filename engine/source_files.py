@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -11,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.errors import HostError, SourceError
-from arcforge.engine.fits_images import FitsImage, fits_images, wcs_pixscale_arcsec
+from arcforge.engine.blobs import read_arrays
+from arcforge.engine.errors import SourceError
+from arcforge.engine.fits_images import FitsImage, check_fits, fits_images, wcs_pixscale_arcsec
+from arcforge.engine.host_files import inflated
 from arcforge.engine.source_audit import BankReport, audit_bank, trimmed
 from arcforge.engine.source_bank import SourceBank, Template, sharpen
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 _BANDS = "ugrizy"
+_MOST_PIX = 4096  # a side of a template
+_MOST_BYTES = 8 << 30  # what an archive may unpack to
 _LEAST_KEPT = 0.5  # share of a bank that must be fit for use: what is worse was made wrongly
 
 
@@ -71,33 +76,42 @@ def _without_psf(template: Template) -> Template:
 
 
 def read_templates(path: Path) -> Iterator[Template]:
-    """Yield the templates of a bank as they are."""
+    """Yield the templates of a bank as they are.
+
+    Raises
+    ------
+    SourceError
+        The bank, or what it should hold, is absent, damaged or of another form.
+    """
     if not path.exists():
         raise SourceError(f"bank {path}: no such file or folder: check the path")
-    if path.name.lower().endswith(".npz"):
-        yield from _from_npz(path)
-        return
     try:
-        if path.is_dir():
-            catalogs = [each for each in sorted(path.glob("*.fits")) if _is_galsim_catalog(each)]
-            if catalogs:
-                yield from _from_galsim(catalogs[0])
-            else:
-                yield from _from_folder(path)
-        elif _is_galsim_catalog(path):
-            yield from _from_galsim(path)
-        else:
-            yield from _from_cube(path)
-    except HostError as error:
-        raise SourceError(f"bank {path}: {error}") from error
+        for template in _templates(path):
+            for what, image in (("image", template.pixels), ("PSF", template.psf)):
+                if image is not None and (image.ndim != 2 or max(image.shape) > _MOST_PIX):
+                    raise SourceError(
+                        f"bank {path}: source {template.source_id}: its {what} has shape {image.shape}: "
+                        f"give a 2-D one of at most {_MOST_PIX} pixels a side"
+                    )
+            yield template
+    except SourceError:
+        raise
+    except Exception as error:  # damaged bytes fail in many ways inside zip, numpy and FITS
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"bank {path}: damaged or of another form ({reason}): fetch it again") from error
+
+
+def _templates(path: Path) -> Iterator[Template]:
+    if path.name.lower().endswith(".npz"):
+        return _from_npz(path)
+    if path.is_dir():
+        catalogs = [each for each in sorted(path.glob("*.fits")) if _is_galsim_catalog(each)]
+        return _from_galsim(catalogs[0]) if catalogs else _from_folder(path)
+    return _from_galsim(path) if _is_galsim_catalog(path) else _from_cube(path)
 
 
 def _from_npz(path: Path) -> Iterator[Template]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            entries = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError) as error:
-        raise SourceError(f"bank {path}: cannot be read ({error}): fetch it again") from error
+    entries = read_arrays(path.read_bytes(), _MOST_BYTES, lambda name: True)
     if "images" not in entries or "pixscale_arcsec" not in entries or entries["images"].ndim != 3:
         raise SourceError(f"bank {path}: needs the keys images (n, ny, nx) and pixscale_arcsec")
     images = entries["images"]
@@ -145,7 +159,11 @@ def _scale(image: FitsImage, path: Path) -> float:
 def _is_galsim_catalog(path: Path) -> bool:
     from astropy.io import fits
 
-    with fits.open(path) as units:
+    content = path.read_bytes()
+    if path.name.lower().endswith(".gz"):
+        content = inflated(content)
+    check_fits(content)
+    with fits.open(io.BytesIO(content)) as units:
         return any("GAL_FILENAME" in unit.columns.names for unit in units if hasattr(unit, "columns"))
 
 

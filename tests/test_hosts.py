@@ -284,7 +284,7 @@ def test_a_truncated_npz_is_refused(tmp_path: Path, keep: int) -> None:
         ({"image_g": cube()[0], "image_r": cube()[1]}, "neither a key 'cutout' nor image_<band>"),
         ({"image_g": cube()[0], "image_r": cube()[1], "image_z": cube()[2, 1:]}, "not 2-D of one shape"),
         ({"cutout": cube().astype(str)}, "of type <U"),
-        ({"cutout": np.array([{}, {}], dtype=object)}, "damaged, truncated or not a cutout"),
+        ({"cutout": np.array([{}, {}], dtype=object)}, "numbers or text, nothing pickled"),
         ({"cutout": cube(), "meta_pixel_scale": None}, "does not state its pixel scale"),
     ],
 )

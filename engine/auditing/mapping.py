@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from arcforge.engine.auditing.sources import CONTROL_COLUMN, STAMP_COLUMN
+from arcforge.engine.auditing.row_groups import CONTROL_COLUMN, STAMP_COLUMN
 from arcforge.engine.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def read_mapping(path: Path | str) -> dict[str, str]:
     """
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise ConfigError(f"{path}: cannot read the map: {error}") from error
     columns = given.pop("columns", {})
     for key, ours in (("stamp_column", STAMP_COLUMN), ("control_column", CONTROL_COLUMN)):

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.row_groups import CONTROL_COLUMN, STAMP_COLUMN, list_row_groups, read_scalars
 from arcforge.engine.blobs import BAND_ORDER, BlobError, decode_cutout, stack_bands
+from arcforge.engine.catalog_files import numbers_of
 from arcforge.engine.errors import AuditInputError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 Images = NDArray[np.float32]
 
-STAMP_COLUMN, CONTROL_COLUMN, LABEL_COLUMN = "stamp_npz", "ctrl_stamp_npz", "label"
+LABEL_COLUMN = "label"
 
 
 @dataclass
@@ -186,8 +188,8 @@ class ParquetPairs:
         self.pixel_columns = tuple(theirs.get(name, name) for name in pixels)
         self._blob_bytes = blob_bytes
         self._pool = ThreadPoolExecutor(max_workers=usable_threads(None))
-        self._pieces = _list_row_groups(path, self.pixel_columns)
-        self.table = _renamed(_read_scalars(path, self._pieces), theirs)
+        self._pieces = list_row_groups(path, self.pixel_columns)
+        self.table = _renamed(read_scalars(path, self._pieces), theirs)
         self.pixscale_arcsec = _one_pixscale(path, self.table)
         self.bands, self.image_shape = self._first_layout()
 
@@ -268,101 +270,6 @@ def _nothing(n_bands: int, shape: tuple[int, int]) -> tuple[Integers, Images, Im
     return np.zeros(0, dtype=np.int64), empty, empty.copy()
 
 
-@dataclass(frozen=True)
-class _RowGroup:
-    """One row group of one parquet file."""
-
-    file: str
-    filesystem: Any
-    index: int
-    first_row: int
-    n_rows: int
-    partition: dict[str, Any]  #: hive keys of the file's folder
-    columns: tuple[str, ...]  #: that hold pixels
-
-    def blobs(self, wanted: Integers | None, size: int) -> Iterator[tuple[Any, ...]]:
-        """Yield (row, blob of each pixel column) of the wanted rows, reading ``size`` rows at a time."""
-        import pyarrow.parquet as pq
-
-        # pre_buffer would hold the whole row group's blobs in memory
-        with pq.ParquetFile(self.file, filesystem=self.filesystem, pre_buffer=False) as parquet:
-            row = self.first_row
-            for batch in parquet.iter_batches(
-                batch_size=size, row_groups=[self.index], columns=list(self.columns)
-            ):
-                blobs = [batch.column(name) for name in self.columns]
-                for k in range(len(batch)):
-                    if wanted is None or _holds(wanted, row + k):
-                        yield (row + k, *(column[k].as_py() for column in blobs))
-                row += len(batch)
-
-
-def _holds(ascending: Integers, value: int) -> bool:
-    place = int(np.searchsorted(ascending, value))
-    return place < len(ascending) and int(ascending[place]) == value
-
-
-def _list_row_groups(path: str, columns: tuple[str, ...]) -> list[_RowGroup]:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-    import pyarrow.parquet as pq
-    from pyarrow import fs
-
-    filesystem, inner = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
-    pieces: list[_RowGroup] = []
-    first_row = 0
-    try:
-        dataset = ds.dataset(inner, filesystem=filesystem, format="parquet", partitioning="hive")
-        for fragment in sorted(dataset.get_fragments(), key=lambda f: f.path):
-            with pq.ParquetFile(fragment.path, filesystem=filesystem) as parquet:
-                absent = set(columns) - set(parquet.schema_arrow.names)
-                if absent:
-                    raise AuditInputError(
-                        f"{fragment.path}: no column {', '.join(sorted(absent))}; paired sets hold "
-                        f"{STAMP_COLUMN} and {CONTROL_COLUMN}, or name theirs with --map"
-                    )
-                for index in range(parquet.metadata.num_row_groups):
-                    n_rows = parquet.metadata.row_group(index).num_rows
-                    keys = ds.get_partition_keys(fragment.partition_expression)
-                    pieces.append(
-                        _RowGroup(fragment.path, filesystem, index, first_row, n_rows, keys, columns)
-                    )
-                    first_row += n_rows
-    except (pa.ArrowException, OSError) as error:
-        raise AuditInputError(f"{path}: not a readable store or parquet set ({_one_line(error)})") from error
-    if first_row == 0:
-        raise AuditInputError(f"{path}: no rows")
-    return pieces
-
-
-def _read_scalars(path: str, pieces: list[_RowGroup]) -> pa.Table:
-    """Everything but the pixels, row groups in order, folder keys as columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for file, filesystem, keys in {p.file: (p.file, p.filesystem, p.partition) for p in pieces}.values():
-        with pq.ParquetFile(file, filesystem=filesystem, pre_buffer=False) as parquet:
-            names = [f.name for f in parquet.schema_arrow if not _is_blob(f.type)]
-            table = parquet.read(columns=names)
-        for key, value in keys.items():
-            if key not in names:
-                table = table.append_column(key, pa.array([value] * table.num_rows))
-        tables.append(table)
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise AuditInputError(
-            f"{path}: its files have columns of different types ({_one_line(error)})"
-        ) from error
-
-
-def _is_blob(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
 def _renamed(table: pa.Table, theirs: Mapping[str, str]) -> pa.Table:
     """Give mapped columns our names; a column that has such a name by itself gives way."""
     ours = {name: our for our, name in theirs.items() if name in table.column_names}
@@ -388,13 +295,9 @@ def _column_names(path: str) -> list[str]:
 def _one_pixscale(path: str, table: pa.Table) -> float | None:
     if "pixscale_arcsec" not in table.column_names:
         return None
-    values = np.unique(table.column("pixscale_arcsec").to_numpy())
+    values = np.unique(numbers_of(table, "pixscale_arcsec", path))
     if len(values) != 1 or not values[0] > 0:
         raise AuditInputError(
             f"{path}: pixscale_arcsec holds {values[:4].tolist()}; audit one pixel scale at a time"
         )
     return float(values[0])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

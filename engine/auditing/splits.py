@@ -72,6 +72,8 @@ def read_split_columns(table: pa.Table, mapping: Mapping[str, str] | None = None
             "the catalogue has neither positions (ra and dec) nor host_id: name them with --map"
         )
 
+    from arcforge.engine.catalog_files import numbers_of
+
     def of(name: str) -> Any:
         return table.column(found[name]).to_numpy(zero_copy_only=False) if name in found else None
 
@@ -84,8 +86,8 @@ def read_split_columns(table: pa.Table, mapping: Mapping[str, str] | None = None
     return Catalogue(
         n_rows=table.num_rows,
         columns=found,
-        ra_deg=None if "ra" not in found else np.asarray(of("ra"), dtype=np.float64),
-        dec_deg=None if "ra" not in found else np.asarray(of("dec"), dtype=np.float64),
+        ra_deg=None if "ra" not in found else numbers_of(table, found["ra"], "the catalogue"),
+        dec_deg=None if "ra" not in found else numbers_of(table, found["dec"], "the catalogue"),
         split=split,
         split_names=names,
         label=None if label is None else label.indices.fill_null(-1).to_numpy(zero_copy_only=False),

@@ -110,7 +110,7 @@ def read_tables(path: Path | str) -> Tables:
     """
     try:
         given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise AuditInputError(f"{path}: cannot read tables: {error}") from error
     known = {"title", "source", "slack", "frame", "inputs", *_TESTS}
     for name in given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Thresholds(Mapping[str, float]):
     def _override(self, path: Path) -> None:
         try:
             given: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
             raise ConfigError(f"{path}: cannot read thresholds: {error}") from error
         for section, entries in given.items():
             for key, entry in entries.items() if isinstance(entries, dict) else ():
@@ -48,7 +49,7 @@ class Thresholds(Mapping[str, float]):
                 if name not in self._values:
                     raise ConfigError(f"{path}: unknown threshold {name!r}; known: {', '.join(self._values)}")
                 value = entry["value"] if isinstance(entry, dict) and "value" in entry else entry
-                if isinstance(value, bool) or not isinstance(value, int | float):
+                if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                     raise ConfigError(f"{path}: threshold {name} is {value!r}; give a number")
                 self._values[name] = float(value)
                 self._why[name] = (
