@@ -63,6 +63,9 @@ class Config:
     lens_shape_from: str
     lens_e_scatter: float
     lens_phi_scatter_rad: float
+    src_mag_from: str
+    population: str
+    population_spread: float
     host_max_rows: int
     split_by: str
     split_cell_deg: float

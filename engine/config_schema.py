@@ -152,6 +152,24 @@ SETTINGS: dict[str, Setting] = {
     "lens_phi_scatter_rad": Setting(
         0.2, _is_float(0, 3.2), "a number from 0 to 3.2", "sigma of the angle about the light's"
     ),
+    "src_mag_from": Setting(
+        "host",
+        _one_of(("host", "prior")),
+        '"host" or "prior"',
+        "unlensed magnitude of sources: src_dmag fainter than the host, or drawn from src_mag",
+    ),
+    "population": Setting(
+        "",
+        _is_path,
+        "a path",
+        "table whose rows are drawn as a whole: its columns that bear names of priors come before these",
+    ),
+    "population_spread": Setting(
+        0.0,
+        _is_float(0, 2),
+        "a number from 0 to 2",
+        "smoothing of its numbers, in standard deviations; means and covariances stay",
+    ),
     "host_max_rows": Setting(
         0,
         _is_int(0, 10**9),
@@ -247,6 +265,10 @@ PRIORS: dict[str, tuple[Prior, str]] = {
     "src_dmag": (
         Prior.of("uniform", low=1.5, high=3.5),
         "unlensed source minus host, magnitudes in the reference band",
+    ),
+    "src_mag": (
+        Prior.of("counts", slope=0.3, low=20.5, high=25.5),
+        'unlensed source, magnitudes in the reference band, with src_mag_from = "prior"',
     ),
     "src_gr": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour g - r"),
     "src_rz": (Prior.of("normal", mean=0.35, sigma=0.25, low=-0.3, high=1.3), "source colour r - z"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from arcforge.engine.config_schema import colour_prior
 from arcforge.engine.errors import ConfigError, HostError
+from arcforge.engine.lens_draws import lens_columns
 from arcforge.engine.lookalikes import SHAPES
 from arcforge.engine.negatives import kinds_of, shape_columns
 from arcforge.engine.priors import Prior
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from arcforge.engine.config import Config
     from arcforge.engine.host_table import HostTable
+    from arcforge.engine.populations import Population
     from arcforge.engine.source_bank import SourceBank
 
 Floats = NDArray[np.float64]
@@ -144,6 +146,7 @@ def draw_catalog(
     rows: ArrayLike,
     bank: SourceBank | None = None,
     tries: ArrayLike = 0,
+    population: Population | None = None,
 ) -> pa.Table:
     """Draw the catalogue of the given rows.
 
@@ -161,6 +164,8 @@ def draw_catalog(
         Source images to draw from.
     tries : int or array_like of int64, (n,)
         How often lens and source of the row were drawn before.
+    population : Population, optional
+        Joint table to draw from; its columns come before the priors.
 
     Returns
     -------
@@ -192,13 +197,17 @@ def draw_catalog(
         "host_id": table.host_id[host],
         "split": assign_splits(config, seed, table)[host],
     }
-    draw = _Draw(config, seed, numbers, tries)
-    columns |= _lens_columns(draw, hosts, host)
+    draw = Draw(config, seed, numbers, tries, population)
+    columns |= lens_columns(draw, hosts, host)
     images = None if bank is None else _drawn_images(draw, bank)
     if bank is not None and images is not None:
         columns["source_id"] = np.where(images >= 0, np.array(bank.ids)[images], "")
     columns |= _source_columns(draw, table, host, bank, images)
     columns |= _psf_columns(config, table, seed, numbers, host)
+    if population is not None:
+        columns["population_row"] = draw.population_row
+        kept = [name for name in population.names if name not in columns and name != "src_mag"]
+        columns |= {name: draw.prior(name) for name in kept}
     is_control = uniform(seed, numbers, "control") < config.control_fraction
     columns["kind"] = kinds_of(uniform(seed, numbers, "kind"), config.negatives, is_control)
     if set(config.negatives) & set(SHAPES):
@@ -213,76 +222,37 @@ def _drawn(config: Config, name: str, seed: int, rows: Rows) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Draw:
+class Draw:
     """Draws of lens and source for some rows, each at its own try."""
 
     config: Config
     seed: int
     rows: Rows
     tries: ArrayLike
+    population: Population | None = None
 
     def uniform(self, purpose: str) -> Floats:
+        """A number in (0, 1) for each row."""
         return uniform(self.seed, self.rows, purpose, self.tries)
 
+    def normal(self, purpose: str) -> Floats:
+        """A standard normal number for each row."""
+        return _standard_normal(self.uniform(purpose))
+
     def prior(self, name: str) -> NDArray[Any]:
+        """A value for each row: of the joint table where it has that column, else of the prior."""
+        if self.population is not None and name in self.population.names:
+            return self.population.values(name, self.population_row, self.normal)
         return self.config.priors[name].quantile(self.uniform(name))
 
-
-def _lens_columns(draw: _Draw, hosts: HostsLike, host: Rows) -> dict[str, Any]:
-    names = ("lens_model", "theta_e_arcsec", "lens_e", "lens_phi_rad", "shear", "shear_phi_rad")
-    columns = {name: draw.prior(name) for name in names}
-    if draw.config.theta_e_from == "host":
-        columns |= _host_radius(draw, hosts.table, host)
-    if draw.config.lens_shape_from == "host":
-        columns |= _host_shape(draw, hosts.table, host)
-    columns["lens_e"] = np.where(columns["lens_model"] == "SIS", 0.0, columns["lens_e"])
-    centre_pix = (hosts.stamp_size - 1) / 2.0
-    columns["lens_x_arcsec"] = (hosts.table.x_pix[host] - centre_pix) * hosts.pixscale_arcsec
-    columns["lens_y_arcsec"] = (hosts.table.y_pix[host] - centre_pix) * hosts.pixscale_arcsec
-    columns["theta_e_convention"] = np.full(draw.rows.shape, draw.config.theta_e_convention)
-    return columns
+    @cached_property
+    def population_row(self) -> Rows:
+        """The row of the joint table that each row has."""
+        assert self.population is not None
+        return self.population.rows(self.uniform("population_row"))
 
 
-def _host_radius(draw: _Draw, table: HostTable, host: Rows) -> dict[str, Any]:
-    """Einstein radius from the host's velocity dispersion and drawn redshifts."""
-    from arcforge.engine.host_lens import einstein_radius_arcsec
-
-    _need(
-        table.sigma_v_km_s[host] > 0.0, table, host, 'theta_e_from = "host"', "velocity dispersion (SIGMA_V)"
-    )
-    lens_z, src_z = draw.prior("lens_z"), draw.prior("src_z")
-    theta_e = einstein_radius_arcsec(table.sigma_v_km_s[host], lens_z, src_z)
-    if np.isnan(theta_e).any():
-        row = int(np.argmax(np.isnan(theta_e)))
-        raise ConfigError(
-            f"a source at src_z = {src_z[row]:.2f} is not behind its lens at lens_z = {lens_z[row]:.2f}: "
-            "set the priors apart"
-        )
-    theta_e = theta_e * np.exp(
-        draw.config.theta_e_scatter * _standard_normal(draw.uniform("theta_e_scatter"))
-    )
-    return {"theta_e_arcsec": theta_e, "lens_z": lens_z, "src_z": src_z}
-
-
-def _host_shape(draw: _Draw, table: HostTable, host: Rows) -> dict[str, Any]:
-    """Ellipticity and angle of the host's light, with scatter; e stays within the prior's range."""
-    _need(np.isfinite(table.light_e[host]), table, host, 'lens_shape_from = "host"', "measured shape")
-    low, high = min(draw.config.priors["lens_e"].support), max(draw.config.priors["lens_e"].support)
-    e = table.light_e[host] + draw.config.lens_e_scatter * _standard_normal(draw.uniform("lens_e_scatter"))
-    turn = draw.config.lens_phi_scatter_rad * _standard_normal(draw.uniform("lens_phi_scatter"))
-    return {
-        "lens_e": np.clip(e, low, high),
-        "lens_phi_rad": np.mod(table.light_phi_rad[host] + turn, np.pi),
-    }
-
-
-def _need(known: NDArray[np.bool_], table: HostTable, host: Rows, what: str, name: str) -> None:
-    if not known.all():
-        bad = table.host_id[host[int(np.argmin(known))]]
-        raise ConfigError(f"{what}: host {bad} has no {name}: leave it out, or draw from the prior")
-
-
-def _drawn_images(draw: _Draw, bank: SourceBank) -> Rows:
+def _drawn_images(draw: Draw, bank: SourceBank) -> Rows:
     """The template of each row, -1 for a Sersic source."""
     number = np.minimum((draw.uniform("source_id") * len(bank)).astype(np.int64), len(bank) - 1)
     return np.where(draw.uniform("source_image") < draw.config.source_image_fraction, number, -1)
@@ -302,10 +272,10 @@ def _bank_colours(bank: SourceBank, band: str, reference: str) -> Floats:
 
 
 def _source_columns(
-    draw: _Draw, table: HostTable, host: Rows, bank: SourceBank | None, images: Rows | None
+    draw: Draw, table: HostTable, host: Rows, bank: SourceBank | None, images: Rows | None
 ) -> dict[str, Any]:
     config = draw.config
-    names = ("src_x_arcsec", "src_y_arcsec", "src_reff_arcsec", "src_n", "src_e", "src_phi_rad", "src_dmag")
+    names = ("src_x_arcsec", "src_y_arcsec", "src_reff_arcsec", "src_n", "src_e", "src_phi_rad")
     columns: dict[str, Any] = {name: draw.prior(name) for name in names}
     if bank is not None and images is not None:
         for name in ("src_n", "src_e"):
@@ -314,14 +284,7 @@ def _source_columns(
             native = bank.reff_arcsec[images]
             columns["src_reff_arcsec"] = np.where(images >= 0, native, columns["src_reff_arcsec"])
     reference = config.reference_band
-    host_mag = table.mag[host, config.bands.index(reference)]
-    if np.isnan(host_mag).any():
-        bad = host[int(np.argmax(np.isnan(host_mag)))]
-        raise HostError(
-            f"host {table.path[bad]}: no positive {reference} flux in its aperture for src_dmag to refer to: "
-            "remove the host or choose another reference_band"
-        )
-    reference_mag = host_mag + columns["src_dmag"]
+    reference_mag = _reference_mag(draw, table, host, columns)
     for band in config.bands:
         mag = reference_mag
         if band != reference:
@@ -336,6 +299,24 @@ def _source_columns(
         columns[f"src_mag_{band}"] = mag
         columns[f"src_flux_nmgy_{band}"] = 10.0 ** (0.4 * (22.5 - mag))
     return columns
+
+
+def _reference_mag(draw: Draw, table: HostTable, host: Rows, columns: dict[str, Any]) -> Floats:
+    """Unlensed magnitudes in the reference band, drawn or ``src_dmag`` below the host; sets the latter."""
+    reference = draw.config.reference_band
+    host_mag = table.mag[host, draw.config.bands.index(reference)]
+    if draw.config.src_mag_from == "prior":
+        mag = np.asarray(draw.prior("src_mag"), dtype=np.float64)
+        columns["src_dmag"] = mag - host_mag
+        return mag
+    if np.isnan(host_mag).any():
+        bad = host[int(np.argmax(np.isnan(host_mag)))]
+        raise HostError(
+            f"host {table.path[bad]}: no positive {reference} flux in its aperture for src_dmag to refer to: "
+            "remove the host, choose another reference_band, or set src_mag_from"
+        )
+    columns["src_dmag"] = draw.prior("src_dmag")
+    return np.asarray(host_mag + columns["src_dmag"])
 
 
 def _psf_columns(config: Config, table: HostTable, seed: int, rows: Rows, host: Rows) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def check_rows(run: Run) -> None:
         Naming the first row that cannot be rendered.
     """
     # A given catalogue is looked at as a whole, so that the row named is the catalogue's.
-    block = BLOCK_ROWS if run.plan.catalog == "drawn" else run.plan.n_rows
+    block = BLOCK_ROWS if isinstance(run.rows, DrawnRows) else run.plan.n_rows
     for first in range(0, run.plan.n_rows, block):
         table, columns = run.used(first, min(first + block, run.plan.n_rows))
         try:

@@ -56,7 +56,9 @@ class Plan:
     seed: int
     config: str  # TOML
     config_sha256: str
-    catalog: str  # "drawn", "sha256:..." of the table that was given, or "imported sha256:..." of all pairs
+    #: "drawn" (and from which population), "sha256:..." of the table that was given, or "imported sha256:..."
+    #: of all pairs
+    catalog: str
     hosts: str  # "sha256:..." of all host pixels and host columns
     n_hosts: int
     render: dict[str, Any]  # the options of render_batch

@@ -32,6 +32,7 @@ class Prior:
     loguniform low, high                   flat in the logarithm, low > 0
     normal     mean, sigma, low, high      Gaussian cut at low and high (default: not cut)
     rayleigh   sigma, high                 (x / sigma**2) exp(-x**2 / (2 sigma**2)) cut at high
+    counts     slope, low, high            10**(slope x): number counts of galaxies by magnitude
     beta       a, b, low, high             beta distribution stretched over [low, high] (default [0, 1])
     choice     values, weights             one of the values, in proportion to weights (default: equal)
     ========== =========================== =====================================================
@@ -180,6 +181,20 @@ def _rayleigh(p: Mapping[str, Any], u: Floats) -> Floats:
     return np.asarray(np.minimum(p["sigma"] * np.sqrt(-2.0 * np.log1p(-u * inside)), p["high"]))
 
 
+def _fault_counts(p: Mapping[str, Any]) -> str:
+    steep = abs(p["slope"]) * (p["high"] - p["low"])
+    good = 0 < steep < 300  # beyond, all are at one end
+    return _fault_interval(p) or ("" if good else f"slope = {p['slope']:g} must not be 0, nor near infinite")
+
+
+def _counts(p: Mapping[str, Any], u: Floats) -> Floats:
+    rate = p["slope"] * math.log(10.0)
+    # from the end where they are most, so that nothing overflows
+    low, high, u = (p["low"], p["high"], u) if rate < 0 else (p["high"], p["low"], 1.0 - u)
+    values = low + np.log1p(u * math.expm1(rate * (high - low))) / rate
+    return np.asarray(np.clip(values, p["low"], p["high"]))
+
+
 def _beta(p: Mapping[str, Any], u: Floats) -> Floats:
     from scipy.special import betaincinv
 
@@ -200,6 +215,7 @@ _KINDS: dict[str, _Kind] = {
         {"mean": None, "sigma": None, "low": -math.inf, "high": math.inf}, _fault_normal, _normal
     ),
     "rayleigh": _Kind({"sigma": None, "high": math.inf}, _fault_rayleigh, _rayleigh),
+    "counts": _Kind({"slope": None, "low": None, "high": None}, _fault_counts, _counts),
     "beta": _Kind({"a": None, "b": None, "low": 0.0, "high": 1.0}, _fault_beta, _beta),
     "choice": _Kind({"values": None, "weights": ()}, _fault_choice, _choice),
 }

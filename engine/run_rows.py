@@ -16,6 +16,7 @@ from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.draws import assign_hosts, draw_catalog
 from arcforge.engine.errors import CatalogError, ConfigError
 from arcforge.engine.noise import gain_columns
+from arcforge.engine.populations import read_population
 from arcforge.engine.table_columns import encode_table
 from arcforge.kernels.codes import CONTROL, PSF_IMAGE, PSF_MODELS
 
@@ -51,7 +52,7 @@ class RunRows(Protocol):
     """Where the rows of a run come from."""
 
     n_rows: int
-    source: str  # "drawn", or the hash of the given table; part of the plan
+    source: str  # "drawn" (from which population), or the hash of the given table; part of the plan
     has_major: bool  # some Einstein radii are in the "major" convention and are converted
 
     def raw(self, first: int, stop: int) -> pa.Table:
@@ -64,12 +65,14 @@ class RunRows(Protocol):
 class DrawnRows:
     """Rows drawn from the priors of a configuration."""
 
-    source = "drawn"
-
     def __init__(
         self, config: Config, hosts: HostSet, seed: int, n_rows: int, bank: SourceBank | None = None
     ) -> None:
         self._config, self._hosts, self._seed, self._bank = config, hosts, seed, bank
+        self._population = read_population(config) if config.population else None
+        self.source = "drawn"
+        if self._population is not None:
+            self.source += f" population sha256:{self._population.sha256}"
         self.n_rows = n_rows
         self.has_major = config.theta_e_convention == "major"
         turns = -(-n_rows // len(hosts))
@@ -82,11 +85,11 @@ class DrawnRows:
     def raw(self, first: int, stop: int) -> pa.Table:
         """Draw the rows."""
         rows = np.arange(first, stop, dtype=np.int64)
-        return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank)
+        return self.draw(rows, np.zeros(len(rows), dtype=np.int64))
 
     def draw(self, rows: NDArray[np.int64], tries: NDArray[np.int64]) -> pa.Table:
-        """Draw rows anew, each for its n-th time (0: the first)."""
-        return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank, tries)
+        """Draw rows, each for its n-th time (0: the first)."""
+        return draw_catalog(self._config, self._hosts, self._seed, rows, self._bank, tries, self._population)
 
     def host_index(self, first: int, stop: int) -> NDArray[np.int64]:
         """Return the host of each row, drawn by row number."""

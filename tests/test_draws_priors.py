@@ -119,6 +119,7 @@ def test_all_distributions_are_named() -> None:
         "loguniform",
         "normal",
         "rayleigh",
+        "counts",
         "beta",
         "choice",
     )
