@@ -26,14 +26,16 @@ def audit(
     ] = None,
     json_file: JsonFile = None,
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with pictures.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", dir_okay=False, help="Also write a page with pictures."),
     ] = None,
     seed: Seed = 0,
     n_pairs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Pairs to draw; 2000 if not given.")
     ] = None,
     junit_file: Annotated[
-        Path | None, typer.Option("--junit", metavar="FILE", help="Also write JUnit XML, a test a check.")
+        Path | None,
+        typer.Option("--junit", metavar="FILE", dir_okay=False, help="Also write JUnit XML, a test a check."),
     ] = None,
     map_file: Annotated[
         Path | None,
@@ -95,7 +97,7 @@ def audit(
     print_checks(report)
     print_verdict(report)
     for path in (json_file, html_file, junit_file):
-        if path is not None:
+        if path is not None and str(path) != "-":
             terminal.note(f"wrote {path}")
     verdict = report["verdict"]
     raise typer.Exit(EXIT_CODES[verdict] if verdict in failing else 0)

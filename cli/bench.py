@@ -52,7 +52,9 @@ class Population(StrEnum):
     smooth = "smooth"
 
 
-_PngFile = Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw time against error.")]
+_PngFile = Annotated[
+    Path | None, typer.Option("--png", metavar="FILE", dir_okay=False, help="Draw time against error.")
+]
 _Repeats = Annotated[int, typer.Option(min=1, metavar="N", help="Interleaved repeats; medians are shown.")]
 _Catalogue = Annotated[Catalogue, typer.Option(help="Rows: S 16, M 64, L 512.")]
 _Source = Annotated[
@@ -269,11 +271,9 @@ def _target_table(report: dict[str, Any]) -> Table:
 
 
 def _write(report: dict[str, Any], json_file: Path | None, png_file: Path | None, size_pix: int) -> None:
-    import json
-
     if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
-        terminal.say(f"\n{json_file}: the numbers")
+        terminal.write_json(report, json_file)
+        terminal.note(f"\n{json_file}: the numbers")
     if png_file is not None:
         from arcforge.bench.plot import draw
 

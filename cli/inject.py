@@ -1,4 +1,4 @@
-"""``arcforge inject``, ``finalise``, ``verify``, ``info``: make a store, complete it, check it, sum it up."""
+"""``arcforge inject``: make a store of paired stamps."""
 
 from __future__ import annotations
 
@@ -6,34 +6,20 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.options import Overwrite, Resume, Seed, StorePath, Threads
+from arcforge.cli.options import JsonFile, Overwrite, Resume, Seed, Threads
+from arcforge.cli.tables import duration_text, size_text, stamps_text
 
 if TYPE_CHECKING:
     from arcforge.engine.estimate import Estimate
-    from arcforge.engine.plan import Plan
     from arcforge.engine.store import Store
 
-EXIT_INCOMPLETE = 1
-EXIT_CORRUPT = 20
 EXIT_INTERRUPTED = 130
-
-
-_ORIGINS = {"drawn": "drawn from priors", "sha256": "given", "imported": "imported, pixels and all"}
-
-
-class Level(StrEnum):
-    """How closely ``verify`` looks."""
-
-    quick = "quick"
-    full = "full"
-    deep = "deep"
 
 
 def inject(
@@ -83,6 +69,7 @@ def inject(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run will take; write nothing.")
     ] = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Inject lensed arcs into galaxy cutouts and write paired stamps to a store.
 
@@ -104,6 +91,8 @@ def inject(
     from arcforge.engine.inject import prepare
     from arcforge.engine.plan import parse_partition
 
+    if positions is not None and hosts is None:
+        raise typer.BadParameter("give the bricks or the cube to cut from: --hosts", param_hint="--positions")
     part = None if partition is None else parse_partition(partition)
     inputs: dict[str, Any] = {
         "config": _config(config, skip_bad_hosts),
@@ -114,12 +103,17 @@ def inject(
         "seed": seed,
     }
     if dry_run:
+        from dataclasses import asdict
+
         from arcforge.engine.estimate import estimate
         from arcforge.engine.inject import check_rows
 
         run = prepare(**inputs)
         check_rows(run)
-        _say_estimate(estimate(run, out, threads=threads, partition=part), out)
+        found = estimate(run, out, threads=threads, partition=part)
+        _say_estimate(found, out)
+        if json_file is not None:
+            terminal.write_json(asdict(found), json_file)
         return
     began = time.monotonic()
     with (
@@ -136,7 +130,16 @@ def inject(
             dask=dask,
             progress=report,
         )
-    _say_written(store, partition, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    _say_written(store, partition, seconds)
+    if json_file is not None:
+        written: dict[str, Any] = {
+            "store": str(out),
+            "n_rows": len(store),
+            "n_rows_planned": store.plan.n_rows,
+        }
+        written |= {"n_hosts": store.plan.n_hosts, "hosts_refused": store.hosts_refused["counts"]}
+        terminal.write_json(written | {"seconds": seconds}, json_file)
 
 
 def _config(path: Path | None, skip_bad_hosts: bool) -> Any:
@@ -149,110 +152,12 @@ def _config(path: Path | None, skip_bad_hosts: bool) -> Any:
     return replace(config, bad_hosts="skip") if skip_bad_hosts else config
 
 
-def finalise(store: StorePath) -> None:
-    """Complete a store whose partitions have all been written.
-
-    It can be repeated, also after it was killed. A store is read only when it is complete.
-
-    Examples
-    --------
-    arcforge finalise lenses.zarr
-    """
-    from arcforge.engine.store import open_store
-    from arcforge.engine.writer import finalise as complete_store
-
-    complete_store(store)
-    terminal.say(f"{store}: complete, {len(open_store(store)):,} rows")
-
-
-def verify(
-    store: StorePath,
-    level: Annotated[
-        Level, typer.Option(help="quick: sizes; full: SHA-256 too; deep: decode and render rows again too.")
-    ] = Level.quick,
-    threads: Threads = None,
-) -> None:
-    """Check a store against what was committed: exit code 0 if sound, 20 if corrupt, 1 if incomplete.
-
-    Examples
-    --------
-    arcforge verify lenses.zarr
-    arcforge verify lenses.zarr --level deep
-    """
-    from arcforge.engine.verify import verify as compare
-
-    with terminal.progress("verifying", "bytes") as report:
-        found = compare(store, level=level.value, threads=threads, progress=report)
-    for remark in found.notes:
-        terminal.note(remark)
-    for fault in found.faults:
-        terminal.complain(fault)
-    looked = f"{found.n_rows:,} rows, {found.n_files:,} files, {_size(found.n_bytes)}"
-    if found.n_rendered:
-        looked += f", {found.n_rendered} rows rendered again"
-    state = "corrupt" if found.faults else "sound" if found.complete else "sound so far, but incomplete"
-    terminal.say(f"{store}: {state} ({level.value}: {looked})")
-    if found.faults:
-        raise typer.Exit(EXIT_CORRUPT)
-    if not found.complete:
-        raise typer.Exit(EXIT_INCOMPLETE)
-
-
-def info(store: StorePath) -> None:
-    """Sum up a store: rows, hosts, conventions, origin, and the range of its parameters.
-
-    Examples
-    --------
-    arcforge info lenses.zarr
-    """
-    from arcforge.engine.store import open_store
-
-    opened = open_store(store, allow_partial=True)
-    plan, attrs = opened.plan, opened.attrs
-    lines = {
-        "rows": f"{len(opened):,} of {plan.n_rows:,} ({attrs['status']})",
-        "stamps": f"{_stamps(plan)}, {plan.pixscale_arcsec:g} arcsec/pix",
-        "hosts": f"{plan.n_hosts:,}" + _refused_text(opened),
-        "shards": f"{plan.n_shards} of {plan.shard_rows} rows",
-        "disk": _size(sum(record.size for record in opened.files.values())),
-        "catalogue": _ORIGINS.get(plan.catalog.split()[0].split(":")[0], plan.catalog),
-        "seed": str(plan.seed),
-        "render": "elsewhere" if plan.is_imported else ", ".join(f"{k} {v}" for k, v in plan.render.items()),
-        "config": f"sha256:{plan.config_sha256[:12]}",
-        "code": f"arcforge {plan.software['arcforge']}, sources sha256:{plan.code_sha256[:12]}",
-        "processor": ", ".join(attrs.get("processors", [])) or "not recorded yet",
-    }
-    for name, value in lines.items():
-        terminal.say(f"{name:<11}{value}")
-    if len(opened):
-        _say_ranges(opened)
-
-
-def _say_ranges(store: Store) -> None:
-    """Print lowest, median and highest value of every numeric column."""
-    import numpy as np
-    import pyarrow.types as is_a
-    from rich.table import Table
-
-    table = Table("column", "lowest", "median", "highest", "not a number", box=None, pad_edge=False)
-    for field in store.catalog.schema:
-        if not (is_a.is_floating(field.type) or is_a.is_integer(field.type)):
-            continue
-        values = store.catalog.column(field.name).to_numpy().astype(np.float64)
-        finite = values[np.isfinite(values)]
-        marks = (
-            [f"{value:.6g}" for value in np.percentile(finite, [0, 50, 100])] if finite.size else ["-"] * 3
-        )
-        table.add_row(field.name, *marks, str(len(values) - finite.size))
-    terminal.console().print(table)
-
-
 def _say_estimate(found: Estimate, out: Path) -> None:
     short = "" if found.disk_bytes < found.free_bytes else "; NOT ENOUGH"
     terminal.say(f"rows      {found.n_rows:,} in {found.n_shards} shards, {found.n_hosts:,} hosts")
-    terminal.say(f"disk      {_size(found.disk_bytes)} ({_size(found.free_bytes)} free{short})")
-    terminal.say(f"memory    {_size(found.memory_bytes)}")
-    terminal.say(f"time      {_duration(found.seconds)} (from {found.sampled_rows} rows rendered here)")
+    terminal.say(f"disk      {size_text(found.disk_bytes)} ({size_text(found.free_bytes)} free{short})")
+    terminal.say(f"memory    {size_text(found.memory_bytes)}")
+    terminal.say(f"time      {duration_text(found.seconds)} (from {found.sampled_rows} rows rendered here)")
     terminal.say(f"nothing was written to {out}")
 
 
@@ -267,15 +172,9 @@ def _say_written(store: Store, partition: str | None, seconds: float) -> None:
     size = sum(record.size for record in store.files.values())
     _note_refused(store)
     terminal.say(
-        f"{store.path}: {len(store):,} rows in {plan.n_hosts:,} hosts, {_stamps(plan)}, {_size(size)}, "
-        f"{_duration(seconds)}"
+        f"{store.path}: {len(store):,} rows in {plan.n_hosts:,} hosts, {stamps_text(plan)}, "
+        f"{size_text(size)}, {duration_text(seconds)}"
     )
-
-
-def _refused_text(store: Store) -> str:
-    counts = store.hosts_refused["counts"]
-    listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    return f" ({sum(counts.values())} refused: {listed})" if counts else ""
 
 
 def _note_refused(store: Store) -> None:
@@ -286,10 +185,6 @@ def _note_refused(store: Store) -> None:
         name, _, message = refused["first"][0]
         total = sum(refused["counts"].values())
         terminal.note(f"{total} hosts refused: {counts}; the first is {name}: {message}")
-
-
-def _stamps(plan: Plan) -> str:
-    return f"{plan.stamp_size} x {plan.stamp_size} pix, bands {plan.bands}"
 
 
 @contextmanager
@@ -314,19 +209,3 @@ def _stopping_cleanly(out: Path, again: str) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _size(n_bytes: int) -> str:
-    value, unit = float(n_bytes), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

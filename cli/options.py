@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from arcforge.cli import terminal
+
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store that 'arcforge inject' wrote.")]
 
 Seed = Annotated[int, typer.Option(min=0, metavar="S", help="Root seed: the same seed gives the same bytes.")]
@@ -21,7 +23,22 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+
+def _json_to(path: Path | None) -> Path | None:
+    terminal.settings.json_on_stdout |= str(path) == "-"
+    return path
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        dir_okay=False,
+        callback=_json_to,
+        help="Write the result as JSON; - for stdout, in place of the text.",
+    ),
+]
 
 
 def parse_rows(text: str, n_rows: int, most: int) -> list[int]:

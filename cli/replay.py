@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.options import StorePath, Threads, parse_rows
+from arcforge.cli.options import JsonFile, StorePath, Threads, parse_rows
 
 _MOST = 100_000
 EXIT_DIFFERENT = 20
@@ -24,6 +24,7 @@ def replay(
         typer.Option(metavar="NPZ", help="Write stamps, controls and arcs, as rendered now."),
     ] = None,
     threads: Threads = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Render rows again from the parameters and hosts that a store records, and compare bits.
 
@@ -58,14 +59,19 @@ def replay(
         arrays = {"rows": opened.rows[chosen], "stamps": controls + fresh, "ctrls": controls, "arcs": fresh}
         place(out, pack(arrays))
     found = difference(opened, chosen, fresh, stored)
+    other = other_machinery(opened) if found is not None else ""
+    if json_file is not None:
+        counted = {"n_rows": len(chosen), "n_different": 0 if found is None else found.n_rows}
+        worst = 0.0 if found is None else found.worst
+        terminal.write_json({**counted, "worst_over_peak": worst, "other_machinery": other}, json_file)
     if found is None:
-        terminal.say(f"{store}: {len(chosen)} rows are the same, bit for bit")
+        what = "1 row is" if len(chosen) == 1 else f"{len(chosen)} rows are"
+        terminal.say(f"{store}: {what} the same, bit for bit")
         return
     what = (
         f"{store}: {found.n_rows} of {len(chosen)} rows differ, the first is row "
         f"{found.first}, by up to {found.worst:.1g} of the brightest pixel"
     )
-    other = other_machinery(opened)
     if other:
         terminal.say(f"{what}; it was made with {other}")
         return

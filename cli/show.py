@@ -15,7 +15,7 @@ _SHOWN, _MOST = 12, 240
 
 def show(
     store: StorePath,
-    out: Annotated[Path, typer.Option(metavar="PNG", help="The picture to write.")],
+    out: Annotated[Path, typer.Option(metavar="PNG", dir_okay=False, help="The picture to write.")],
     rows: Annotated[
         str | None,
         typer.Option(

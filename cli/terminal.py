@@ -30,6 +30,7 @@ class Settings:
 
     debug: bool = False
     quiet: bool = False
+    json_on_stdout: bool = False  #: by --json -; what is read by people goes to stderr then
 
 
 settings = Settings()
@@ -37,19 +38,23 @@ settings = Settings()
 
 def reset() -> None:
     """Forget the settings of an earlier call in the same process."""
-    settings.debug = settings.quiet = False
+    settings.debug = settings.quiet = settings.json_on_stdout = False
 
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console for tables and coloured text, bound to the present stdout (or stderr).
 
+    Beside JSON on stdout, what it prints is a remark, as that of ``say``.
+
     On a pipe it is 100 columns wide: the 80 that rich assumes there cuts tables that are read later.
     """
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    beside_json = settings.json_on_stdout and not stderr
+    stream = sys.stderr if stderr or beside_json else sys.stdout
     width = None if stream.isatty() else 100
-    return Console(stderr=stderr, highlight=False, width=width)
+    silent = beside_json and settings.quiet
+    return Console(stderr=stream is sys.stderr, highlight=False, width=width, quiet=silent)
 
 
 def one_line(message: object) -> str:
@@ -58,8 +63,11 @@ def one_line(message: object) -> str:
 
 
 def say(message: str) -> None:
-    """Print one line of the result on stdout."""
-    typer.echo(message)
+    """Print one line of the result on stdout; beside JSON there, it is a remark."""
+    if settings.json_on_stdout:
+        note(message)
+    else:
+        typer.echo(message)
 
 
 def note(message: str) -> None:
@@ -69,12 +77,16 @@ def note(message: str) -> None:
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:
-    """Write a result as JSON; the file is there as a whole or not at all."""
+    """Write a result as JSON, to stdout where the path is "-"; a file is there as a whole or not at all."""
     import json
 
     from arcforge.engine.durable import place
 
-    place(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    text = json.dumps(result, indent=1, allow_nan=False)
+    if settings.json_on_stdout:
+        typer.echo(text)
+    else:
+        place(path, (text + "\n").encode())
 
 
 def complain(message: object) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from arcforge.cli import terminal
-from arcforge.cli.options import Overwrite, Resume, StorePath
+from arcforge.cli.options import JsonFile, Overwrite, Resume, StorePath
 
 _LISTED = 20
 
@@ -33,6 +33,7 @@ def import_(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Take paired cutouts that were made elsewhere into a store, bit for bit.
 
@@ -73,6 +74,10 @@ def import_(
         f"{out}: {len(store):,} rows with {store.plan.n_hosts:,} hosts of {store.stamp_size} pix, bands "
         f"{store.bands}; {len(refused):,} rows refused"
     )
+    if json_file is not None:
+        result = {"store": str(out), "n_rows": len(store), "n_hosts": store.plan.n_hosts}
+        listed = [{"row": entry.row, "reason": entry.reason} for entry in refused]
+        terminal.write_json({**result, "refused": listed}, json_file)
 
 
 # The command's name is Python's own, so that it cannot be defined by it.

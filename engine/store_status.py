@@ -32,6 +32,10 @@ def read_group_attributes(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         what = "holds no store (no zarr.json in it)" if root.is_dir() else "no such store"
         raise StoreError(f"{root}: {what}; give the folder NAME.zarr that 'arcforge inject' wrote") from None
+    except NotADirectoryError:
+        raise StoreError(
+            f"{root}: is a file, a store is a folder; other forms are taken in by 'arcforge import' first"
+        ) from None
     except OSError as error:
         raise StoreError(f"{root}: cannot be read ({error.strerror or error})") from error
     attrs = read_attributes(text)
