@@ -163,7 +163,13 @@ def _cube(arrays: dict[str, NDArray[Any]], prefix: str, bands: str) -> NDArray[A
 def _read_fits(name: str, content: bytes, bands: str | None) -> Contents:
     from astropy.io import fits
 
+    from arcforge.engine.fits_images import check_fits
+    from arcforge.engine.host_files import inflated
+
     try:
+        content = inflated(content) if name.lower().endswith(".gz") else content
+        name = name.removesuffix(".gz")
+        check_fits(content)
         with fits.open(io.BytesIO(content), memmap=False) as units:
             header = units[0].header
             names = {unit.name for unit in units}

@@ -183,7 +183,9 @@ def _from_galsim(path: Path) -> Iterator[Template]:
             file = path.parent / name.strip()
             if not file.exists():
                 raise SourceError(f"bank {path}: its file {file.name} is not beside it: fetch it")
-            held[name] = fits.open(file, memmap=False)
+            content = file.read_bytes()
+            check_fits(content)
+            held[name] = fits.open(io.BytesIO(content))
         return np.asarray(held[name][number].data)
 
     try:

@@ -120,13 +120,19 @@ def _dtype(kind: pa.DataType, *, has_nulls: bool) -> Any:
     import pyarrow.types as is_a
 
     if is_a.is_floating(kind):
-        return np.dtype(kind.to_pandas_dtype())  # null becomes NaN
+        return _numpy_dtype(kind)  # null becomes NaN
     if has_nulls:
         return None
     if is_a.is_boolean(kind) or is_a.is_integer(kind):
-        return np.dtype(kind.to_pandas_dtype())
+        return _numpy_dtype(kind)
     text = kind.value_type if is_a.is_dictionary(kind) else kind
     return np.dtypes.StringDType() if is_a.is_string(text) or is_a.is_large_string(text) else None
+
+
+def _numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
+    """The numpy dtype of numbers; arrow's own ``to_pandas_dtype`` wants pandas in some versions."""
+    names = {"halffloat": "float16", "float": "float32", "double": "float64"}
+    return np.dtype(names.get(str(kind), str(kind)))
 
 
 def _to_numpy(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
