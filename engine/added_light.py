@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from arcforge.engine.cuts import visibility
 from arcforge.engine.host_source import HostPixels
 from arcforge.engine.noise import add_noise, is_noisy, side_weight
 from arcforge.engine.pairing import pair_exactly
-from arcforge.engine.run_rows import with_measures
+from arcforge.engine.run_rows import put_column, with_measures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from arcforge.engine.arrays import Pixels
+    from arcforge.engine.config import Config
     from arcforge.engine.hosts import HostSet
     from arcforge.engine.plan import Plan
 
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 class AddedLight:
     """Pairs arcs with the hosts of a run. A context manager: it holds the hosts' pixels."""
 
-    def __init__(self, root: Path, plan: Plan, hosts: HostSet, noise_lag1_correlation: float = 0.0) -> None:
+    def __init__(self, root: Path, plan: Plan, hosts: HostSet, config: Config) -> None:
         self._plan = plan
-        self._side_weight = side_weight(noise_lag1_correlation)
+        self._side_weight = side_weight(config.noise_lag1_correlation)
+        self._reference = config.bands.index(config.reference_band)
+        self._typical_invvar = hosts.table.typical_invvar[:, self._reference]
         self._sky_sigma = hosts.table.sky_sigma_nmgy
         self._pixels = HostPixels(root, plan, root.parent)
         has_invvar = "invvar" in hosts.layers
@@ -60,7 +64,8 @@ class AddedLight:
         Returns
         -------
         pyarrow.Table
-            The rows with ``arc_flux_nmgy_<band>``, ``arc_snr_<band>`` and ``arc_snr_max_<band>``.
+            The rows with ``arc_flux_nmgy_<band>``, ``arc_snr_<band>``, ``arc_snr_max_<band>`` and, in the
+            reference band, ``visibility``.
 
         Raises
         ------
@@ -68,13 +73,17 @@ class AddedLight:
             Where a stamp is not finite.
         """
         hosts = table.column("host_index").to_numpy()
-        measures = pair_exactly(arcs, *self._pixels.of(hosts), first_row=first)
+        pixels, places = self._pixels.of(hosts)
+        measures = pair_exactly(arcs, pixels, places, first_row=first)
         table = with_measures(table, measures, self._plan.bands, self._sky_sigma[hosts])
+        band, invvar = self._reference, self._typical_invvar[hosts]
+        seen = visibility(arcs[:, band], pixels[:, band], places, invvar)
+        table = put_column(table, "visibility", seen)
         if self._invvar is not None:
             table = with_signal_to_noise(table, arcs, *self._invvar.of(hosts), self._plan.bands)
         if is_noisy(table):
             add_noise(arcs, table, self._plan.bands, self._side_weight)
-            pair_exactly(arcs, *self._pixels.of(hosts), first_row=first)
+            pair_exactly(arcs, pixels, places, first_row=first)
         return table
 
 
@@ -90,8 +99,6 @@ def with_signal_to_noise(
     ``arc_snr`` = sqrt(sum arc^2 invvar) and ``arc_snr_max`` = max arc sqrt(invvar), over pixels with invvar
     above 0; NaN where there is none.
     """
-    from arcforge.engine.run_rows import put_column
-
     n, n_bands = arcs.shape[:2]
     power, peak = np.zeros((n, n_bands)), np.full((n, n_bands), np.nan)
     known = ~np.isnan(invvar[:, 0, 0, 0])[places]

@@ -34,7 +34,7 @@ class _ShardMaker:
         self._root, self._run = root, run
         self._host_rows = count_host_rows(run.rows, run.plan.n_hosts)
         self._array = arcs_array(run.plan)
-        self._added = AddedLight(root, run.plan, run.hosts, run.config.noise_lag1_correlation)
+        self._added = AddedLight(root, run.plan, run.hosts, run.config)
 
     def make(self, shard: int) -> None:
         run, plan = self._run, self._run.plan

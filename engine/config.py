@@ -79,6 +79,7 @@ class Config:
     source_colours: str
     noise: str
     noise_lag1_correlation: float
+    update_invvar: bool
     check_gain: bool
     psf_jitter: float
     priors: Mapping[str, Prior]  #: by catalogue column, only those that the bands need
@@ -180,6 +181,8 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         key = "reference_band" if "reference_band" in tree else "bands"
         allowed = ", ".join(settings["bands"])
         source.refuse(key, f"reference_band = {settings['reference_band']!r}, allowed: {allowed}")
+    if settings["update_invvar"] and settings["noise"] == "off":
+        source.refuse("update_invvar", 'update_invvar = true, and noise is off: set noise = "poisson"')
     return Config(
         **settings,
         priors=MappingProxyType(_priors(tree.get("priors", {}), settings, source)),

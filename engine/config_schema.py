@@ -239,6 +239,12 @@ SETTINGS: dict[str, Setting] = {
         "a number from 0 to 0.5",
         "correlation of neighbouring pixels' gaussian noise, as coadds have it (0.16 to 0.32)",
     ),
+    "update_invvar": Setting(
+        False,
+        _is_bool,
+        "true or false",
+        "the stamps' inverse variance holds the photon noise of the added light: Store.invvar",
+    ),
     "check_gain": Setting(True, _is_bool, "true or false", "refuse a gain that the hosts' noise belies"),
     "psf_jitter": Setting(
         0.0,

@@ -17,7 +17,9 @@ CUTS = {
     "magnification_min": "lensed over unlensed flux",
     "magnification_max": "the same, at most",
     "theta_e_fwhm_min": "Einstein radius over the PSF's width, in the reference band",
+    "visibility_min": "mean share that the arc has in the brightness where it lies, 0 to 1: see visibility",
 }
+_ROWS_AT_ONCE = 64  # their pixels stay in the processor's cache
 
 
 def failing(
@@ -26,6 +28,7 @@ def failing(
     power: NDArray[np.float64],
     invvar: NDArray[np.float64],
     band: str,
+    seen: NDArray[np.float64],
 ) -> dict[str, NDArray[np.bool_]]:
     """Tell for each cut which rows fail it; a row is counted under the first that it fails.
 
@@ -41,6 +44,8 @@ def failing(
         (n,) typical inverse variance of their hosts there.
     band
         The reference band.
+    seen
+        (n,) visibility there.
     """
     magnification = _floats(table, "magnification")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -51,12 +56,53 @@ def failing(
         "magnification_min": lambda least: magnification >= least,
         "magnification_max": lambda most: magnification <= most,
         "theta_e_fwhm_min": lambda least: resolved >= least,
+        "visibility_min": lambda least: seen >= least,
     }
     left = np.array(table.column("lens_model").to_pylist()) != "CONTROL"
     out = {}
     for name, limit in cuts.items():
         out[name] = left & ~good[name](limit)
         left &= ~out[name]
+    return out
+
+
+def visibility(
+    arcs: NDArray[np.float32],
+    hosts: NDArray[np.float32],
+    places: NDArray[np.int64],
+    invvar: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """How far arcs stand out from what lies under them: 0 (lost) to 1 (nothing else is there).
+
+    The mean, over the arc's light, of its share in the brightness there,
+
+        sum a * a / (a + h + s) / sum a,    a: arc, h: host's light, s: standard deviation of the sky,
+
+    where a > 0 and h is taken as 0 below 0. NaN for rows without light.
+
+    Parameters
+    ----------
+    arcs
+        (n, ny, nx) of one band, nanomaggies per pixel.
+    hosts
+        (m, ny, nx) in that band.
+    places
+        (n,) which of these is the row's.
+    invvar
+        (n,) typical inverse variance of the sky.
+    """
+    out = np.full(len(arcs), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma = np.nan_to_num(1.0 / np.sqrt(invvar), nan=0.0, posinf=0.0).astype(np.float32)
+    for first in range(0, len(arcs), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        arc = np.maximum(arcs[part], 0.0)
+        under = np.maximum(hosts[places[part]], 0.0) + sigma[part, None, None]
+        total = arc.sum(axis=(1, 2), dtype=np.float64)
+        under += arc
+        share = np.divide(arc, under, out=np.zeros_like(arc), where=under > 0.0)
+        seen = np.einsum("nyx,nyx->n", arc, share, dtype=np.float64)
+        out[part] = np.divide(seen, total, out=np.full(len(arc), np.nan), where=total > 0.0)
     return out
 
 

@@ -210,6 +210,8 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
         hosts = _hosts(config, hosts, positions, seed)
     if config.exclude_catalogs or config.split_guard_arcmin > 0.0:
         hosts = select_hosts(hosts, config, assign_splits(config, seed, hosts.table))
+    if config.update_invvar and "invvar" not in hosts.layers:
+        raise ConfigError("update_invvar = true, and no host came with an inverse variance: leave it out")
     bank = open_bank(config.source_bank, clean=config.source_clean) if config.source_bank else None
     rows: RunRows
     if catalog is None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.catalog import render_columns
-from arcforge.engine.cuts import failing
+from arcforge.engine.cuts import failing, visibility
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.lookalikes import SHAPES, lookalike_kinds, render_lookalikes
 from arcforge.engine.negatives import as_negatives
@@ -157,7 +157,11 @@ def _failed(run: Run, table: pa.Table, arcs: Pixels) -> dict[str, NDArray[np.boo
     power = np.einsum("nyx,nyx->n", arcs[:, band], arcs[:, band], dtype=np.float64)
     host = table.column("host_index").to_numpy()
     invvar = run.hosts.table.typical_invvar[host, band]
-    return failing(run.config.cuts, table, power, invvar, run.config.reference_band)
+    seen = np.full(len(arcs), np.nan)
+    if "visibility_min" in run.config.cuts:
+        distinct, places = np.unique(host, return_inverse=True)
+        seen = visibility(arcs[:, band], run.hosts.pixels(distinct)[:, band], places, invvar)
+    return failing(run.config.cuts, table, power, invvar, run.config.reference_band, seen)
 
 
 @dataclass(frozen=True)

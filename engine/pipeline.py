@@ -65,7 +65,7 @@ def write_shards(
             table, columns = run.used(first, stop)
             yield shard, with_keys(table, first, plan.seed, host_rows), columns
 
-    with AddedLight(root, plan, run.hosts, run.config.noise_lag1_correlation) as added:
+    with AddedLight(root, plan, run.hosts, run.config) as added:
 
         def paired(shard: int, arcs: Pixels, table: pa.Table) -> pa.Table:
             return added.finish(arcs, table, plan.rows_of(shard)[0])

@@ -72,3 +72,16 @@ def replay(store: Store, rows: NDArray[np.int64], threads: int | None = None) ->
     correlation = parse_config(store.plan.config).noise_lag1_correlation
     add_noise(arcs, table, store.bands, side_weight(correlation))
     return Replay((controls + arcs) - controls, light)
+
+
+def with_photon_noise(store: Store, rows: NDArray[np.int64], invvar: Pixels) -> Pixels:
+    """The inverse variance of stamps: that of their hosts, (k, bands, ny, nx), with the added light's noise.
+
+    1 / (1 / invvar + light / gain), of the light as rendered, without its noise: a weight that followed the
+    noise would favour what scattered low. Where the host has no weight the stamp has none.
+    """
+    light = replay(store, rows).light
+    table = store.catalog.take(rows)
+    gain = np.stack([table.column(f"gain_e_per_nmgy_{band}").to_numpy() for band in store.bands], axis=1)
+    photons = np.maximum(light, 0.0) / gain[:, :, None, None]
+    return np.asarray(invvar / (1.0 + invvar * photons), dtype=np.float32)

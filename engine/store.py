@@ -43,6 +43,7 @@ from arcforge.engine.commits import (
 )
 from arcforge.engine.errors import StoreCorruptError, StoreError
 from arcforge.engine.image_reader import ImageReader
+from arcforge.engine.noise_models import updates_invvar
 from arcforge.engine.places import as_place
 from arcforge.engine.plan import Plan, read_plan
 from arcforge.engine.store_status import (
@@ -122,7 +123,6 @@ class Store:
     attrs : dict
         Attributes of the zarr group.
     plan : Plan
-        What the bytes follow from.
     files : dict
         Size and SHA-256 of every committed file.
     rows : (n,) int64
@@ -258,9 +258,16 @@ class Store:
     def invvar(self, rows: Rows) -> Pixels | None:
         """Return the inverse variance of the rows' hosts, (k, bands, ny, nx) float32, 1 / nMgy^2.
 
-        NaN where a host came without; None where all did.
+        NaN where a host came without; None where all did. With ``update_invvar`` it is the stamps': the added
+        light is rendered again, and its photon noise is in it.
         """
-        return self._host_layer("invvar", self._host_index[self._resolve(rows)])
+        positions = self._resolve(rows)
+        layer = self._host_layer("invvar", self._host_index[positions])
+        if layer is None or not updates_invvar(self.plan):
+            return layer
+        from arcforge.engine.replay import with_photon_noise
+
+        return with_photon_noise(self, positions, layer)
 
     def masks(self, rows: Rows) -> NDArray[np.int32] | None:
         """Return the survey's mask bits of the rows' hosts, (k, ny, nx) int32.

@@ -11,6 +11,7 @@ import pytest
 
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.config import Config, parse_config
+from arcforge.engine.cuts import visibility
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.inject import inject
 from arcforge.engine.render import render_rows
@@ -107,3 +108,38 @@ def test_magnification_is_lensed_over_unlensed_flux(cut: Any) -> None:
     found = np.zeros(1)
     render_rows(render_columns(catalog, "r"), magnification=found)
     assert found[0] == pytest.approx(2 * theta_e / beta, rel=2e-3)
+
+
+def test_visibility_is_the_arcs_mean_share_in_the_brightness() -> None:
+    rng = np.random.default_rng(3)
+    arcs = rng.uniform(-0.1, 1.0, (150, 6, 6)).astype(np.float32)
+    arcs[7] = -1.0  # no light
+    hosts = rng.normal(0.2, 0.3, (4, 6, 6)).astype(np.float32)
+    places, invvar = rng.integers(0, 4, 150), rng.uniform(4.0, 100.0, 150)
+    found = visibility(arcs, hosts, places, invvar)
+    assert np.isnan(found[7])
+    for row in (0, 80, 149):
+        a, h, s = np.maximum(arcs[row], 0), np.maximum(hosts[places[row]], 0), invvar[row] ** -0.5
+        expected = sum(x * x / (x + y + s) for x, y in zip(a.flat, h.flat, strict=True)) / a.sum()
+        assert found[row] == pytest.approx(expected, rel=1e-5)
+    nothing_else = visibility(arcs[:1], np.zeros((1, 6, 6), np.float32), np.zeros(1, int), np.full(1, np.inf))
+    assert nothing_else == pytest.approx(1.0)
+
+
+def test_rows_that_are_hard_to_see_are_drawn_again(tmp_path: Any, cut_config: Config) -> None:
+    config = replace(cut_config, cuts=MappingProxyType({"visibility_min": 0.4}))
+    store = inject(tmp_path / "V.zarr", config=config, n=120, seed=4)
+    lens = column(store, "theta_e_arcsec") > 0
+    seen = column(store, "visibility")
+    assert seen[lens].min() > 0.4 - 1e-5
+    assert np.isnan(seen[~lens]).all()
+    rejected = column(store, "rejected_visibility_min")
+    assert rejected.sum() > 0
+    np.testing.assert_array_equal(column(store, "draw_tries"), 1 + rejected)
+    rows = np.flatnonzero(lens)[:20]
+    band = store.bands.index("r")
+    host = column(store, "host_index")[rows]
+    sigma = store.hosts.column("sky_sigma_nmgy_r").to_numpy()[host]
+    again = visibility(store.arcs(rows)[:, band], store.ctrls(rows)[:, band], np.arange(20), sigma**-2.0)
+    np.testing.assert_allclose(seen[rows], again, rtol=1e-5)
+    assert verify(store.path, level="deep").sound

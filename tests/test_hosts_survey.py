@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine import open_store
 from arcforge.engine.config import parse_config
-from arcforge.engine.errors import HostError
+from arcforge.engine.errors import ConfigError, HostError
 from arcforge.engine.host_rules import HostRules
 from arcforge.engine.hosts import open_hosts
 from arcforge.engine.inject import inject
@@ -273,3 +273,30 @@ def test_an_early_type_off_centre_in_a_real_field_is_cut_out_by_position(survey_
     assert len(hosts) == 1
     assert hosts.refused_by_reason == {"edge of the field": 1}
     assert hosts.table.x_pix[0] == pytest.approx(16, abs=1.0)
+
+
+def test_the_inverse_variance_of_stamps_holds_their_photon_noise(tmp_path: Path) -> None:
+    folder = tmp_path / "hosts"
+    folder.mkdir()
+    for i in range(2):
+        write_cutout(folder / f"{i}.fits", i, INVVAR=invvar_of(0.1 * i))
+    plain = replace(CONFIG, noise="poisson", control_fraction=0.2)
+    config = replace(plain, update_invvar=True)
+    host = inject(tmp_path / "H.zarr", config=plain, hosts=folder, n=30, seed=2).invvar(slice(None))
+    store = inject(tmp_path / "S.zarr", config=config, hosts=folder, n=30, seed=2)
+    stamp = store.invvar(slice(None))
+    light = (store.arcs(slice(None)) - store.noise(slice(None))).astype(np.float64)
+    gain = np.stack([store.catalog.column(f"gain_e_per_nmgy_{b}").to_numpy() for b in "grz"], axis=1)
+    covered = host > 0
+    assert (stamp[~covered] == 0).all()
+    expected = 1.0 / (1.0 / host[covered] + (np.maximum(light, 0) / gain[:, :, None, None])[covered])
+    np.testing.assert_allclose(stamp[covered], expected, rtol=1e-5)
+    assert (stamp < 0.97 * host).mean() > 0.01
+    dark = light == 0
+    np.testing.assert_array_equal(stamp[dark], host[dark])
+    np.testing.assert_array_equal(store.invvar([4, 1]), stamp[[4, 1]])
+    assert verify(store.path, level="deep").sound
+    with pytest.raises(ConfigError, match="no host came with an inverse variance"):
+        inject(tmp_path / "N.zarr", config=replace(config, synthetic_host_count=3), n=3)
+    with pytest.raises(ConfigError, match="line 1: update_invvar = true, and noise is off: set noise"):
+        parse_config("update_invvar = true")
