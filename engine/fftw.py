@@ -43,11 +43,12 @@ class Transforms:
     ----------
     grid : float32 or float64 (size, size)
         Input of ``forward``; overwritten by neither transform.
-    spectrum : complex (size, size // 2 + 1)
-    line : float (size,)
+    spectrum : float (size, size + 2)
+        Output of ``forward``: size // 2 + 1 complex numbers a line, real and imaginary parts in turn.
+    line : float (size + 2,), quarter : float (size // 2 + 1, size // 2 + 1)
         Scratch.
-    band_spectra : complex (n_bands, size, size // 2 + 1)
-        Input of ``inverse``, which destroys it.
+    band_spectra : float (n_bands, size, size + 2)
+        Input of ``inverse``, which destroys it; as ``spectrum``.
     images : float (n_bands, wanted rows, size)
         Output of ``inverse``, NOT divided by size squared.
     """
@@ -56,18 +57,21 @@ class Transforms:
         real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
         half = size // 2 + 1
         self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((size, size), real)
-        self.line: NDArray[np.floating] = np.empty(size, dtype=real)
-        self.spectrum: NDArray[np.complexfloating] = pyfftw.zeros_aligned((size, half), complex_)
-        self.band_spectra: NDArray[np.complexfloating] = pyfftw.zeros_aligned((n_bands, size, half), complex_)
-        wanted = self.band_spectra[:, rows]
+        self.line: NDArray[np.floating] = np.empty(2 * half, dtype=real)
+        self.quarter: NDArray[np.floating] = np.empty((half, half), dtype=real)
+        spectrum = pyfftw.zeros_aligned((size, half), complex_)
+        band_spectra = pyfftw.zeros_aligned((n_bands, size, half), complex_)
+        self.spectrum: NDArray[np.floating] = spectrum.view(real)
+        self.band_spectra: NDArray[np.floating] = band_spectra.view(real)
+        wanted = band_spectra[:, rows]
         self.images: NDArray[np.floating] = pyfftw.zeros_aligned((n_bands, wanted.shape[1], size), real)
         with _PLANNER:
             self._forward = pyfftw.FFTW(
-                self.grid, self.spectrum, axes=(0, 1), flags=("FFTW_ESTIMATE",), threads=1
+                self.grid, spectrum, axes=(0, 1), flags=("FFTW_ESTIMATE",), threads=1
             )
             self._columns = pyfftw.FFTW(
-                self.band_spectra,
-                self.band_spectra,
+                band_spectra,
+                band_spectra,
                 axes=(1,),
                 direction="FFTW_BACKWARD",
                 flags=("FFTW_ESTIMATE",),

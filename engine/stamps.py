@@ -29,7 +29,7 @@ from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
 from arcforge.kernels.spread import BASE
-from arcforge.kernels.transfer import apply_gaussians, apply_image, apply_radial, crop
+from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
 from arcforge.kernels.uniform import uniform_grid
 
 if TYPE_CHECKING:
@@ -228,26 +228,22 @@ def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
     if batch.magnification is not None:
         # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
         unspread = _response(size, nodes, False, work.options.variant.samples, double)[0]
-        batch.magnification[row] = float(plans.spectrum[0, 0].real) * float(unspread) ** 2
-    widths, scales = batch.widths_pix[row], batch.scales[row]
+        batch.magnification[row] = float(plans.spectrum[0, 0]) * float(unspread) ** 2
+    widths, scales, spectra = batch.widths_pix[row], batch.scales[row], plans.band_spectra
     if model == PSF_GAUSSIAN:
-        apply_gaussians(plans.spectrum, widths, response, nodes, scales, plans.line, plans.band_spectra)
+        apply_gaussians(plans.spectrum, widths, response, nodes, scales, plans.line, spectra)
     elif model == PSF_IMAGE:
         assert batch.images is not None
-        transform = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)
-        for band in range(n_bands):
-            apply_image(
-                plans.spectrum, transform[band], response, real(scales[band]), plans.band_spectra[band]
-            )
+        transforms = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)
+        apply_images(plans.spectrum, transforms.view(real), response, scales, spectra)
     else:
         table = _table(float(columns.moffat_beta[row]), double)
-        for band in range(n_bands):
-            apply_radial(
-                plans.spectrum, real(widths[band]), table, real(MOFFAT_NODES_PER_UNIT), response, real(nodes),
-                real(scales[band]), plans.line, plans.band_spectra[band],
-            )  # fmt: skip
+        apply_radials(
+            plans.spectrum, widths, table, MOFFAT_NODES_PER_UNIT, response, nodes, scales, plans.quarter,
+            plans.line, spectra,
+        )  # fmt: skip
     plans.inverse()
-    crop(plans.images, first, nodes, out)
+    out[:] = plans.images[:, :, first : first + stamp_size * nodes : nodes]
 
 
 @lru_cache(maxsize=64)
@@ -280,8 +276,8 @@ def render(
     if effort is not None:
         effort[:] = np.nan
     batch = make_batch(columns, options, images, sources, magnification, effort)
-    # neighbours in this order share a grid size, so a thread's buffers stay in its cache
-    order = np.argsort(batch.where.size, kind="stable")
+    # neighbours in this order share a grid size, so a thread's buffers stay in its cache, and a PSF image
+    order = np.lexsort((columns.psf_id, batch.where.size))
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
 
     own = threading.local()

@@ -20,64 +20,85 @@ def frequency(j, size, nodes_per_pixel):
 def apply_gaussians(spectrum, sigmas_pix, response, nodes_per_pixel, scales, line, out):
     """Write ``spectrum`` times a scale, a Gaussian's transform and the separable ``response`` to each band.
 
-    exp(-2 pi^2 sigma^2 k^2); ``response`` holds one factor per frequency bin and axis, ``line`` is scratch;
-    both have the spectrum's own real type, which is what the products are done in. ``sigmas_pix``, ``scales``
-    and ``out`` have one entry a band.
+    exp(-2 pi^2 sigma^2 k^2). ``sigmas_pix``, ``scales`` and ``out`` have one entry a band.
+
+    Spectra are given as their real type, real and imaginary parts in turn: a complex number times a real one
+    would be compiled as a product of two complex ones. ``response`` holds one factor per frequency bin and
+    axis; ``line`` is scratch, twice as long as an axis.
     """
-    size, half = spectrum.shape
+    size, double_half = spectrum.shape
     for band in range(out.shape[0]):
         falloff = -2.0 * np.pi**2 * sigmas_pix[band] ** 2
         for j in range(size // 2 + 1):
             k = frequency(j, size, nodes_per_pixel)
-            line[j] = response[j] * np.exp(falloff * k * k)
-        for j in range(size // 2 + 1, size):
-            line[j] = line[size - j]
+            line[2 * j] = line[2 * j + 1] = response[j] * np.exp(falloff * k * k)
         scale = line.dtype.type(scales[band])
         for j in range(size):
-            row = line[j] * scale
+            row = line[2 * min(j, size - j)] * scale
             source, target = spectrum[j], out[band, j]
-            for i in range(half):
+            for i in range(double_half):
                 target[i] = source[i] * (row * line[i])
 
 
 @jit
-def apply_radial(spectrum, radius_pix, table, nodes_per_unit, response, nodes_per_pixel, scale, line, out):
-    """Write ``spectrum`` times scale, a radial transform and the separable ``response`` to ``out``.
+def apply_radials(
+    spectrum, radii_pix, table, nodes_per_unit, response, nodes_per_pixel, scales, quarter, line, out
+):
+    """Write ``spectrum`` times a scale, a radial transform and the separable ``response`` to each band.
 
-    The transform is ``table`` at z = 2 pi k ``radius_pix`` (for a Moffat, radius_pix is its alpha), by linear
-    interpolation; 0 beyond the table's end. Rows j and size - j share their factors.
+    The transform is ``table`` at z = 2 pi k ``radii_pix`` (for a Moffat, its alpha), by linear interpolation;
+    beyond the table's end, its last value. It is looked up for an eighth of the frequencies: swapping the
+    axes or the sign of one changes nothing.
+
+    Arguments as those of ``apply_gaussians``; ``quarter`` is scratch, (size // 2 + 1) squared.
     """
-    size, half = spectrum.shape
-    to_node = 2.0 * np.pi * radius_pix * nodes_per_unit * nodes_per_pixel / size
-    last = np.uint32(table.size - 2)
-    for j in range(size // 2 + 1):
-        row = response[j] * scale
-        for i in range(half):
-            position = to_node * np.sqrt(line.dtype.type(i * i + j * j))
-            node = min(np.uint32(position), last)
-            weight = min(position - line.dtype.type(node), line.dtype.type(1.0))
-            line[i] = row * response[i] * (table[node] + weight * (table[node + np.uint32(1)] - table[node]))
-        for i in range(half):
-            out[j, i] = spectrum[j, i] * line[i]
-        if 0 < j < size - j:
+    size, double_half = spectrum.shape
+    half = size // 2 + 1
+    real = line.dtype.type
+    end, last = real(table.size - 1), np.int32(table.size - 2)
+    for band in range(out.shape[0]):
+        to_node = real(2.0 * np.pi * radii_pix[band] * nodes_per_unit * nodes_per_pixel / size)
+        scale = real(scales[band])
+        for j in range(half):
+            across = quarter[j]
+            row = response[j] * scale
+            j2 = real(j * j)
+            for i in range(j, half):
+                i1 = real(np.int32(i))  # 64-bit integers have no vector conversion
+                position = min(to_node * np.sqrt(i1 * i1 + j2), end)
+                signed = min(np.int32(position), last)
+                weight = position - real(signed)
+                node = np.uint32(signed)  # an index that needs no test for its sign
+                low = table[node]
+                across[i] = row * response[i] * (low + weight * (table[node + np.uint32(1)] - low))
+            for i in range(j + 1, half):
+                quarter[i, j] = across[i]
+        for j in range(half):
             for i in range(half):
-                out[size - j, i] = spectrum[size - j, i] * line[i]
+                line[2 * i] = line[2 * i + 1] = quarter[j, i]
+            source, target = spectrum[j], out[band, j]
+            for i in range(double_half):
+                target[i] = source[i] * line[i]
+            if 0 < j < size - j:
+                source, target = spectrum[size - j], out[band, size - j]
+                for i in range(double_half):
+                    target[i] = source[i] * line[i]
 
 
 @jit
-def apply_image(spectrum, transform, response, scale, out):
-    """Write ``spectrum`` times scale, a PSF image's ``transform`` and ``response`` to ``out``."""
-    size, half = spectrum.shape
-    for j in range(size):
-        row = response[j] * scale
-        for i in range(half):
-            out[j, i] = spectrum[j, i] * transform[j, i] * (row * response[i])
+def apply_images(spectrum, transforms, response, scales, out):
+    """Write ``spectrum`` times a scale, a PSF image's transform and ``response`` to each band.
 
-
-@jit
-def crop(images, first, stride, out):
-    """Copy every ``stride``-th node from ``first`` on of every line of ``images`` to ``out``."""
-    for b in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            for i in range(out.shape[2]):
-                out[b, j, i] = images[b, j, first + i * stride]
+    Arguments as those of ``apply_gaussians``; ``transforms`` are real and imaginary parts in turn, too.
+    """
+    size, double_half = spectrum.shape
+    for band in range(out.shape[0]):
+        scale = response.dtype.type(scales[band])
+        for j in range(size):
+            row = response[j] * scale
+            source, transform, target = spectrum[j], transforms[band, j], out[band, j]
+            for i in range(double_half // 2):
+                a, b, c, d = source[2 * i], source[2 * i + 1], transform[2 * i], transform[2 * i + 1]
+                factor = row * response[i]
+                target[2 * i] = factor * (a * c - b * d)
+                target[2 * i + 1] = factor * (a * d + b * c)

@@ -17,7 +17,7 @@ from arcforge.engine.psf import (
     reach,
 )
 from arcforge.kernels.codes import PSF_GAUSSIAN, PSF_MOFFAT, PSF_NONE
-from arcforge.kernels.transfer import apply_gaussians, apply_image, apply_radial, crop, frequency
+from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials, frequency
 
 SIZES = [8, 9, 12]  # even, odd, and one whose half is even
 
@@ -36,6 +36,13 @@ def _scene(size: int, real: type, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return spectrum.astype(np.complex64 if real is np.float32 else np.complex128), response, k
 
 
+def _unset(spectrum: np.ndarray, n_bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a band's output each, and the scratch: a quarter and a line."""
+    half, real = spectrum.shape[1], spectrum.real.dtype
+    out = np.full((n_bands, *spectrum.shape), np.nan, spectrum.dtype)
+    return out, np.full((half, half), np.nan, real), np.full(2 * half, np.nan, real)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_frequencies_are_those_of_the_fft(size: int, nodes: int) -> None:
@@ -51,8 +58,8 @@ def test_frequencies_are_those_of_the_fft(size: int, nodes: int) -> None:
 def test_gaussian_is_multiplied_in_at_every_frequency(size: int, real: type) -> None:
     spectrum, response, k = _scene(size, real)
     sigmas, nodes, scales = np.array([0.7, 1.1]), 2, np.array([1.5, 0.2])
-    out, line = np.full((2, *spectrum.shape), np.nan, spectrum.dtype), np.full_like(response, np.nan)
-    apply_gaussians(spectrum, sigmas, response, nodes, scales, line, out)
+    out, _, line = _unset(spectrum, 2)
+    apply_gaussians(spectrum.view(real), sigmas, response, nodes, scales, line, out.view(real))
     k2 = k[:, None] ** 2 + k[None, : size // 2 + 1] ** 2
     transform = np.exp(-2.0 * (np.pi * sigmas[:, None, None] * nodes) ** 2 * k2)
     expected = spectrum * scales[:, None, None] * transform
@@ -66,42 +73,41 @@ def test_gaussian_is_multiplied_in_at_every_frequency(size: int, real: type) -> 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 def test_radial_transform_is_multiplied_in_at_every_frequency(size: int, real: type) -> None:
     spectrum, response, k = _scene(size, real)
-    radius, nodes, scale, per_unit = 1.3, 2, 0.5, 64
-    table = np.exp(-0.5 * (np.arange(40 * per_unit) / per_unit) ** 2).astype(
-        real
-    )  # any function of z will do
-    out, line = np.full_like(spectrum, np.nan), np.full_like(response, np.nan)
-    apply_radial(spectrum, real(radius), table, real(per_unit), response, real(nodes), real(scale), line, out)
+    radii, nodes, scales, per_unit = np.array([1.3, 2.1]), 2, np.array([0.5, 3.0]), 64
+    # any function of z will do
+    table = np.exp(-0.5 * (np.arange(40 * per_unit) / per_unit) ** 2).astype(real)
+    out, quarter, line = _unset(spectrum, 2)
+    apply_radials(
+        spectrum.view(real), radii, table, per_unit, response, nodes, scales, quarter, line, out.view(real)
+    )
     half = np.abs(np.fft.fftfreq(size)[: size // 2 + 1])
-    z = 2.0 * np.pi * radius * nodes * np.hypot(k[:, None], half[None, :])
-    expected = spectrum * scale * np.exp(-0.5 * z**2) * response[:, None] * response[None, : size // 2 + 1]
-    assert np.abs(out - expected).max() < 4e-5 * np.abs(spectrum).max()  # 1 / (8 * 64^2), the interpolation
+    z = 2.0 * np.pi * radii[:, None, None] * nodes * np.hypot(k[:, None], half[None, :])
+    expected = spectrum * scales[:, None, None] * np.exp(-0.5 * z**2)
+    expected = expected * response[:, None] * response[None, : size // 2 + 1]
+    # 1 / (8 * 64^2), the interpolation
+    assert np.abs(out - expected).max() < 4e-5 * scales.max() * np.abs(spectrum).max()
 
 
 def test_radial_transform_ends_with_its_table() -> None:
-    spectrum, response, _ = _scene(8, np.float64)
-    out, line = np.empty_like(spectrum), np.empty_like(response)
+    spectrum, _, _ = _scene(8, np.float64)
+    (out,), quarter, line = _unset(spectrum, 1)
     table = np.linspace(1.0, 0.0, 11)  # reaches z = 1; the grid's highest z is far beyond
-    apply_radial(spectrum, 50.0, table, 10.0, np.ones(8), 1.0, 1.0, line, out)
+    apply_radials(
+        spectrum.view(float), np.array([50.0]), table, 10.0, np.ones(8), 1.0, np.ones(1), quarter, line,
+        out[None].view(float),
+    )  # fmt: skip
     assert out[0, 0] == spectrum[0, 0]
     out[0, 0] = 0.0
     assert not out.any()
 
 
-def test_image_transform_is_multiplied_in() -> None:
+def test_images_transforms_are_multiplied_in() -> None:
     spectrum, response, _ = _scene(9, np.float64)
-    transform = np.fft.rfft2(np.random.default_rng(1).normal(size=(9, 9)))
-    out = np.empty_like(spectrum)
-    apply_image(spectrum, transform, response, 2.0, out)
-    expected = 2.0 * spectrum * transform * response[:, None] * response[None, :5]
+    transforms = np.fft.rfft2(np.random.default_rng(1).normal(size=(2, 9, 9)))
+    out, scales = np.empty_like(transforms), np.array([2.0, 0.7])
+    apply_images(spectrum.view(float), transforms.view(float), response, scales, out.view(float))
+    expected = scales[:, None, None] * spectrum * transforms * response[:, None] * response[None, :5]
     assert np.abs(out - expected).max() < 1e-12
-
-
-def test_crop_takes_every_strideth_node_from_the_first() -> None:
-    images = np.arange(2 * 12 * 12, dtype=np.float64).reshape(2, 12, 12)
-    out = np.full((2, 4, 3), np.nan, dtype=np.float32)
-    crop(images[:, 3:11:2], 3, 2, out)
-    assert np.array_equal(out, images[:, 3:11:2, 3:9:2])
 
 
 # -- widths and tables --
