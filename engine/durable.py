@@ -25,6 +25,11 @@ from arcforge.engine.places import ObjectPath
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_FOLDER = "locks"
 
+# From this size on, what was written does not stay in the system's page cache: a run would fill it with
+# shards that nobody is about to read, and take fresh pages for every one of them. On virtual machines, which
+# get their pages from the host on first touch, those cost five times the write.
+_LARGE_BYTES = 1 << 20
+
 _count = itertools.count()
 
 
@@ -52,6 +57,8 @@ def place(path: Path, data: bytes | bytearray | memoryview) -> None:
             file.flush()
             reached("written")
             _sync(file.fileno())
+            if len(data) >= _LARGE_BYTES:
+                _forget(file.fileno())
         reached("synced")
         os.replace(temporary, path)
         reached("renamed")
@@ -117,6 +124,14 @@ def _sync(handle: int) -> None:
         os.fsync(handle)
     else:
         fcntl.fcntl(handle, full_sync)
+
+
+def _forget(handle: int) -> None:
+    """Tell the system that a file's content, which is on the disk, need not be kept in memory."""
+    advise = getattr(os, "posix_fadvise", None)  # not on macOS
+    if advise is not None:
+        with suppress(OSError):  # advice only
+            advise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _cannot_write(path: Path, n_bytes: int | None, error: OSError) -> StoreError:
