@@ -28,51 +28,52 @@ GRID_SIZES = (
 
 
 class Transforms:
-    """Real forward transform of one grid and the inverse of one per band, with their buffers.
+    """Real forward transforms of a few stamps' grids and the inverse of one per band, with their buffers.
 
-    The inverse goes by columns, then by those rows alone that the stamp is made of: a quarter less work.
+    The inverse goes by columns, then by those rows alone that the stamp is made of: a quarter less work. A
+    stamp's bits do not depend on how many are transformed together; the tests look at every size.
 
     Parameters
     ----------
     size, n_bands : int
+    n_stamps : int
+        Transformed at once.
     rows : slice
         Rows of the grid that are wanted back.
     double : bool
 
     Attributes
     ----------
-    grid : float32 or float64 (size, size)
+    grid : float32 or float64 (n_stamps, size, size)
         Input of ``forward``; overwritten by neither transform.
-    spectrum : float (size, size + 2)
+    spectrum : float (n_stamps, size, size + 2)
         Output of ``forward``: size // 2 + 1 complex numbers a line, real and imaginary parts in turn.
     line : float (size + 2,), quarter : float (size // 2 + 1, size // 2 + 1)
         Scratch.
-    band_spectra : float (n_bands, size, size + 2)
+    band_spectra : float (n_stamps, n_bands, size, size + 2)
         Input of ``inverse``, which destroys it; as ``spectrum``.
-    images : float (n_bands, wanted rows, size)
+    images : float (n_stamps, n_bands, wanted rows, size)
         Output of ``inverse``, NOT divided by size squared.
     """
 
-    def __init__(self, size: int, n_bands: int, rows: slice, *, double: bool) -> None:
+    def __init__(self, size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool) -> None:
         real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
         half = size // 2 + 1
-        self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((size, size), real)
+        self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((n_stamps, size, size), real)
         self.line: NDArray[np.floating] = np.empty(2 * half, dtype=real)
         self.quarter: NDArray[np.floating] = np.empty((half, half), dtype=real)
-        spectrum = pyfftw.zeros_aligned((size, half), complex_)
-        band_spectra = pyfftw.zeros_aligned((n_bands, size, half), complex_)
+        spectrum = pyfftw.zeros_aligned((n_stamps, size, half), complex_)
+        band_spectra = pyfftw.zeros_aligned((n_stamps, n_bands, size, half), complex_)
         self.spectrum: NDArray[np.floating] = spectrum.view(real)
         self.band_spectra: NDArray[np.floating] = band_spectra.view(real)
-        wanted = band_spectra[:, rows]
-        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((n_bands, wanted.shape[1], size), real)
+        wanted = band_spectra[:, :, rows]
+        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((*wanted.shape[:3], size), real)
         with _PLANNER:
-            self._forward = pyfftw.FFTW(
-                self.grid, spectrum, axes=(0, 1), flags=("FFTW_ESTIMATE",), threads=1
-            )
+            self._forward = pyfftw.FFTW(self.grid, spectrum, axes=(1, 2), flags=("FFTW_ESTIMATE",), threads=1)
             self._columns = pyfftw.FFTW(
                 band_spectra,
                 band_spectra,
-                axes=(1,),
+                axes=(2,),
                 direction="FFTW_BACKWARD",
                 flags=("FFTW_ESTIMATE",),
                 threads=1,
@@ -80,7 +81,7 @@ class Transforms:
             self._rows = pyfftw.FFTW(
                 wanted,
                 self.images,
-                axes=(2,),
+                axes=(3,),
                 direction="FFTW_BACKWARD",
                 flags=("FFTW_ESTIMATE", "FFTW_DESTROY_INPUT"),
                 threads=1,
@@ -93,15 +94,10 @@ class Transforms:
         self._rows.execute()
 
 
-def transforms(size: int, n_bands: int, rows: slice, *, double: bool = False) -> Transforms:
+def transforms(size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool = False) -> Transforms:
     """Return this thread's transforms for a grid of ``size``, planned on first use."""
     known: dict[tuple[int | bool, ...], Transforms] = _LOCAL.__dict__.setdefault("known", {})
-    key = (size, n_bands, rows.start, rows.stop, rows.step, double)
+    key = (size, n_bands, n_stamps, rows.start, rows.stop, rows.step, double)
     if key not in known:
-        known[key] = Transforms(size, n_bands, rows, double=double)
+        known[key] = Transforms(size, n_bands, n_stamps, rows, double=double)
     return known[key]
-
-
-def grid_size(at_least: int) -> int:
-    """Return the smallest grid of the list that holds ``at_least`` cells; 0 where none does."""
-    return next((size for size in GRID_SIZES if size >= at_least), 0)

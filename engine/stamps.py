@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 Images = NDArray[np.float32]
 Floating = NDArray[np.floating]
 ROWS_A_TASK = 16
+# Stamps transformed by one call. Every call gives up the GIL and has to get it back, which costs threads more
+# than the cache misses of four stamps' spectra; those of a large grid fill the cache by themselves.
+_STAMPS_AT_ONCE, _LARGE_GRID = 4, 160
+_NO_GRID = (0, 0, False)
 # Looser tolerances would let the total flux drift by more than 5e-4.
 COARSEST = 1e-3
 
@@ -193,57 +198,71 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
         batch.effort[row] = work.report
 
 
-def _render_row(work: _Work, batch: _Batch, row: int, out: Images) -> None:
-    """Render one row into ``out`` (bands, ny, nx)."""
+def _render_unconvolved(work: _Work, batch: _Batch, row: int, out: Images) -> None:
+    """Render a row without a PSF, or without a lens, into ``out`` (bands, ny, nx)."""
     columns, where = batch.columns, batch.where
     if columns.lens_model[row] == CONTROL:
         out[:] = 0.0
         if batch.magnification is not None:
             batch.magnification[row] = np.nan
         return
-    n_bands, stamp_size = out.shape[:2]
-    size, nodes = int(where.size[row]), int(where.nodes_per_pixel[row])
-    model = columns.psf_model[row]
-    if model == PSF_NONE:
-        grid = np.empty((size, size), dtype=np.float32)
-        _fill_grid(work, batch, row, grid)
-        if batch.magnification is not None:
-            batch.magnification[row] = grid.sum(dtype=np.float64)
-        flux = columns.src_flux_nmgy[row].astype(np.float32)
-        np.multiply(grid[:stamp_size, :stamp_size], flux[:, None, None], out=out)
-        return
-    double = bool(where.outside[row])
-    first = int(where.first[row])
-    wanted = slice(first, first + stamp_size * nodes, nodes)
-    plans = fftw.transforms(size, n_bands, wanted, double=double)
-    if double:
-        grid = np.empty((size, size), dtype=np.float32)
-        _fill_grid(work, batch, row, grid)
-        plans.grid[:] = grid
-    else:
-        _fill_grid(work, batch, row, plans.grid)
-    plans.forward()
-    real = _real(double)
-    response = _response(size, nodes, work.options.boxed, work.options.variant.samples, double)
+    stamp_size, size = out.shape[-1], int(where.size[row])
+    grid = np.empty((size, size), dtype=np.float32)
+    _fill_grid(work, batch, row, grid)
     if batch.magnification is not None:
-        # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
-        unspread = _response(size, nodes, False, work.options.variant.samples, double)[0]
-        batch.magnification[row] = float(plans.spectrum[0, 0]) * float(unspread) ** 2
-    widths, scales, spectra = batch.widths_pix[row], batch.scales[row], plans.band_spectra
+        batch.magnification[row] = grid.sum(dtype=np.float64)
+    flux = columns.src_flux_nmgy[row].astype(np.float32)
+    np.multiply(grid[:stamp_size, :stamp_size], flux[:, None, None], out=out)
+
+
+def _render_alike(work: _Work, batch: _Batch, rows: list[int], out: Images) -> None:
+    """Render a few rows with PSFs, of one grid, into their places in ``out``."""
+    where, options = batch.where, work.options
+    n_bands, stamp_size = out.shape[1:3]
+    size, nodes = int(where.size[rows[0]]), int(where.nodes_per_pixel[rows[0]])
+    first, double = int(where.first[rows[0]]), bool(where.outside[rows[0]])
+    wanted = slice(first, first + stamp_size * nodes, nodes)
+    plans = fftw.transforms(size, n_bands, len(rows), wanted, double=double)
+    for k, row in enumerate(rows):
+        if double:
+            grid = np.empty((size, size), dtype=np.float32)
+            _fill_grid(work, batch, row, grid)
+            plans.grid[k] = grid
+        else:
+            _fill_grid(work, batch, row, plans.grid[k])
+    plans.forward()
+    samples = options.variant.samples
+    response = _response(size, nodes, options.boxed, samples, double)
+    # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
+    unspread = float(_response(size, nodes, False, samples, double)[0]) ** 2
+    for k, row in enumerate(rows):
+        if batch.magnification is not None:
+            batch.magnification[row] = float(plans.spectrum[k, 0, 0]) * unspread
+        _apply_psf(batch, row, plans, k, response, nodes)
+    plans.inverse()
+    out[rows] = plans.images[..., wanted]
+
+
+def _apply_psf(
+    batch: _Batch, row: int, plans: fftw.Transforms, k: int, response: Floating, nodes: int
+) -> None:
+    """Multiply the spectrum of a row, the ``k``-th of the plans', by every band's PSF."""
+    columns = batch.columns
+    spectrum, spectra = plans.spectrum[k], plans.band_spectra[k]
+    widths, scales = batch.widths_pix[row], batch.scales[row]
+    model, double = columns.psf_model[row], spectrum.dtype == np.float64
     if model == PSF_GAUSSIAN:
-        apply_gaussians(plans.spectrum, widths, response, nodes, scales, plans.line, spectra)
+        apply_gaussians(spectrum, widths, response, nodes, scales, plans.line, spectra)
     elif model == PSF_IMAGE:
         assert batch.images is not None
-        transforms = batch.images.transform(int(columns.psf_id[row]), size, nodes, double)
-        apply_images(plans.spectrum, transforms.view(real), response, scales, spectra)
+        transforms = batch.images.transform(int(columns.psf_id[row]), len(spectrum), nodes, double)
+        apply_images(spectrum, transforms.view(spectrum.dtype), response, scales, spectra)
     else:
         table = _table(float(columns.moffat_beta[row]), double)
         apply_radials(
-            plans.spectrum, widths, table, MOFFAT_NODES_PER_UNIT, response, nodes, scales, plans.quarter,
+            spectrum, widths, table, MOFFAT_NODES_PER_UNIT, response, nodes, scales, plans.quarter,
             plans.line, spectra,
         )  # fmt: skip
-    plans.inverse()
-    out[:] = plans.images[:, :, first : first + stamp_size * nodes : nodes]
 
 
 @lru_cache(maxsize=64)
@@ -276,19 +295,37 @@ def render(
     if effort is not None:
         effort[:] = np.nan
     batch = make_batch(columns, options, images, sources, magnification, effort)
-    # neighbours in this order share a grid size, so a thread's buffers stay in its cache, and a PSF image
-    order = np.lexsort((columns.psf_id, batch.where.size))
+    order, grids = _in_order(batch)
     tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
-
     own = threading.local()
 
     def run(rows: NDArray[np.int64]) -> None:
         if not hasattr(own, "work"):
             own.work = _Work(options)
-        for row in rows.tolist():
-            _render_row(own.work, batch, row, out[row])
+        for grid, alike in groupby(rows.tolist(), grids.__getitem__):
+            members = list(alike)
+            if grid == _NO_GRID:
+                for row in members:
+                    _render_unconvolved(own.work, batch, row, out[row])
+                continue
+            step = _STAMPS_AT_ONCE if grid[0] <= _LARGE_GRID else 1
+            for i in range(0, len(members), step):
+                _render_alike(own.work, batch, members[i : i + step], out)
 
     _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
+
+
+def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bool]]]:
+    """Return the rows in the order to render them, and the grid of every row.
+
+    Neighbours share a grid: they are transformed together, and their buffers stay in a thread's cache. Then
+    a PSF image, so that its transform is at hand.
+    """
+    columns, where = batch.columns, batch.where
+    plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL)
+    order = np.lexsort((columns.psf_id, where.outside, where.nodes_per_pixel, where.size, plain))
+    grids = zip(where.size.tolist(), where.nodes_per_pixel.tolist(), where.outside.tolist(), strict=True)
+    return order, [_NO_GRID if p else grid for p, grid in zip(plain.tolist(), grids, strict=True)]
 
 
 def _check_images(columns: RenderColumns, images: PsfImages | None) -> None:

@@ -12,7 +12,7 @@ from arcforge.engine import deflection_shear, deflection_sie, sersic_profile_Ie1
 from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.certificate import hard_rows
 from arcforge.engine.errors import RenderError
-from arcforge.engine.fftw import GRID_SIZES, grid_size
+from arcforge.engine.fftw import GRID_SIZES
 from arcforge.engine.layout import WRAP_LEVEL, Layout, layout
 from arcforge.engine.psf import gaussian_sigma, moffat_alpha
 from arcforge.engine.render import render_batch
@@ -230,8 +230,3 @@ def test_control_rows_are_not_looked_at(lens_rows: Any) -> None:
     rows["src_x_arcsec"] = np.array([0.0, np.nan, 1e9, 1e9])
     assert _layout(rows, 32).size.size == 4
     assert not render_batch(rows, bands="r", stamp_size=32).any()
-
-
-def test_grid_size_is_the_smallest_that_holds() -> None:
-    assert [grid_size(n) for n in (1, 32, 33, 2048)] == [32, 32, 48, 2048]
-    assert grid_size(2049) == 0
