@@ -29,8 +29,8 @@ SEED = 20_260_703
 COMPRESSIONS: tuple[Compression | None, ...] = (
     None,
     DEFAULT_COMPRESSION,
-    Compression("lz4", 5, "shuffle"),
-    Compression("lz4", 1, "bitshuffle"),
+    Compression("lz4", 1, "shuffle"),
+    Compression("lz4", 5, "bitshuffle"),
     Compression("zstd", 1, "shuffle"),
     Compression("zstd", 3, "bitshuffle"),
 )

@@ -8,6 +8,7 @@ read and never a pixel. Fill is NaN: a shard that is not there cannot pass for a
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class ImageArray:
         self.path = path
         self._chunk_rows, self._shard_rows, self._compression = chunk_rows, shard_rows, compression
         self._files: dict[str, Any] = {}
+        self._own = threading.local()
         codecs: list[Any] = [zarr.codecs.Crc32cCodec()]
         if compression is not None:
             cname, level, shuffle = compression
@@ -103,9 +105,13 @@ class ImageArray:
         return {key: self._files[key].to_bytes()}
 
     def encode(self, shard: int, pixels: Pixels) -> Encoded:
-        """Return the file of one shard; ``pixels`` are all its rows."""
-        data = encode_shard(pixels, self._chunk_rows, self._shard_rows, self._compression)
-        return {shard_key(self.path, shard): memoryview(data)}
+        """Return the file of one shard; ``pixels`` are all its rows.
+
+        It lies in memory that belongs to the thread: the thread's next shard overwrites it.
+        """
+        into = self._own.__dict__.setdefault("file", bytearray())
+        data = encode_shard(pixels, self._chunk_rows, self._shard_rows, self._compression, into)
+        return {shard_key(self.path, shard): data}
 
 
 def shard_key(path: str, shard: int) -> str:

@@ -28,15 +28,20 @@ class Compression(NamedTuple):
     shuffle: str
 
 
-# LZ4 after a bit shuffle: 0.72 of an arc's bytes at 50 us a three-band stamp, beside the rendering.
-# zstd leaves 0.65 at four times the cost; see "arcforge bench store".
-DEFAULT_COMPRESSION = Compression("lz4", 5, "bitshuffle")
+# LZ4 after a byte shuffle: 0.72 of an arc's bytes at 50 us a three-band stamp, beside the rendering. A bit
+# shuffle takes a fifth longer and leaves as much; zstd leaves 0.65 at four times the cost ("arcforge bench
+# store").
+DEFAULT_COMPRESSION = Compression("lz4", 5, "shuffle")
 _SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 
 def encode_shard(
-    pixels: NDArray[np.float32], chunk_rows: int, shard_rows: int, compression: Compression | None
-) -> bytearray:
+    pixels: NDArray[np.float32],
+    chunk_rows: int,
+    shard_rows: int,
+    compression: Compression | None,
+    into: bytearray | None = None,
+) -> memoryview:
     """Return the file of one shard.
 
     Parameters
@@ -47,30 +52,44 @@ def encode_shard(
         Rows of an inner chunk, a divisor of the rows of a shard.
     compression
         None: chunks are stored as they are. Either way each has its CRC-32C.
+    into
+        Where the file goes, made longer where it must be: fresh memory costs as much as a copy. What is
+        returned is a view of it.
     """
+    into = bytearray() if into is None else into
     # In the main thread, blosc starts threads of its own, which leave their blocks in the order they finish.
     with ThreadPoolExecutor(1, thread_name_prefix="arcforge-encoder") as pool:
-        return pool.submit(_encode_shard, pixels, chunk_rows, shard_rows, compression).result()
+        size = pool.submit(_encode_shard, pixels, chunk_rows, shard_rows, compression, into).result()
+    return memoryview(into)[:size]
 
 
 def _encode_shard(
-    pixels: NDArray[np.float32], chunk_rows: int, shard_rows: int, compression: Compression | None
-) -> bytearray:
+    pixels: NDArray[np.float32],
+    chunk_rows: int,
+    shard_rows: int,
+    compression: Compression | None,
+    into: bytearray,
+) -> int:
+    """Write the shard to the start of ``into`` and return its length."""
     index = np.full((shard_rows // chunk_rows, 2), ABSENT, dtype="<u8")
-    shard = bytearray()
+    size = 0
     for chunk, first in enumerate(range(0, len(pixels), chunk_rows)):
         rows = pixels[first : first + chunk_rows]
         if len(rows) < chunk_rows:
             rows = np.full((chunk_rows, *pixels.shape[1:]), np.nan, dtype=np.float32)
             rows[: len(pixels) - first] = pixels[first:]
         encoded = _compress(rows, compression)
-        index[chunk] = len(shard), len(encoded) + CHECKSUM_BYTES
-        shard += encoded
-        shard += _checksum(encoded)
-    table = index.tobytes()
-    shard += table
-    shard += _checksum(table)
-    return shard
+        index[chunk] = size, len(encoded) + CHECKSUM_BYTES
+        size = _append(into, size, encoded)
+    return _append(into, size, index.tobytes())
+
+
+def _append(into: bytearray, size: int, data: bytes) -> int:
+    """Put data and their checksum behind the first ``size`` bytes; return the bytes there are then."""
+    end = size + len(data)
+    into[size:end] = data
+    into[end : end + CHECKSUM_BYTES] = _checksum(data)
+    return end + CHECKSUM_BYTES
 
 
 def _compress(rows: NDArray[np.float32], compression: Compression | None) -> bytes:

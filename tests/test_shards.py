@@ -58,6 +58,19 @@ def test_a_shard_is_what_zarr_writes(n, compression):
     assert bytes(encode_shard(rows, CHUNK_ROWS, SHARD_ROWS, compression)) == by_zarr(rows, compression)
 
 
+def test_a_shard_goes_over_an_earlier_one():
+    into = bytearray()
+    longer = encode_shard(pixels(SHARD_ROWS), CHUNK_ROWS, SHARD_ROWS, None, into)
+    size = len(longer)
+    longer.release()
+    for n in (1, SHARD_ROWS):
+        rows = pixels(n)
+        found = encode_shard(rows, CHUNK_ROWS, SHARD_ROWS, DEFAULT_COMPRESSION, into)
+        assert bytes(found) == by_zarr(rows, DEFAULT_COMPRESSION)
+        assert len(found) < len(into) == size
+        found.release()
+
+
 def test_bytes_do_not_depend_on_the_thread_that_asks():
     """blosc uses threads of its own in the main thread, for chunks of several blocks like these."""
     rows = pixels(64, size=64)
