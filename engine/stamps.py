@@ -29,6 +29,7 @@ from arcforge.engine.rays import KINDS, Folded, fold
 from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
+from arcforge.kernels.separable import convolve_gaussians
 from arcforge.kernels.spread import BASE
 from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
 from arcforge.kernels.uniform import uniform_grid
@@ -45,6 +46,11 @@ ROWS_A_TASK = 16
 # than the cache misses of four stamps' spectra; those of a large grid fill the cache by themselves.
 _STAMPS_AT_ONCE, _LARGE_GRID = 4, 160
 _NO_GRID = (0, 0, False)
+# Gaussians are convolved in two passes where their weights are few: narrower ones have power at the grid's
+# highest frequency, which makes weights that do not end. Weights below this level are left out (times
+# rtol / 1e-3).
+LEAST_SIGMA_NODES, MOST_RADIUS_NODES = 1.6, 32
+_WEIGHT_LEVEL = 1e-6
 # Looser tolerances would let the total flux drift by more than 5e-4.
 COARSEST = 1e-3
 
@@ -90,6 +96,10 @@ def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, double
     return values
 
 
+# Nodes that samples within the bounds are spread to: the last cell begins BASE before their end.
+_REACHED = np.array([-3, 3, -3, 3])
+
+
 class _Work:
     """A thread's scratch, grown as rows ask for more."""
 
@@ -104,6 +114,9 @@ class _Work:
         self.cells = np.empty((2, CHUNK), dtype=np.float32)
         self.nodes = np.empty((2, CHUNK), dtype=np.int32)
         self.weights = np.empty(96, dtype=np.float32)
+        self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
+        self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
+        self.grid = np.empty(0, dtype=np.float32)
         self.report = np.zeros(3)
 
     def hold(self, up: int, across: int) -> Images:
@@ -122,6 +135,12 @@ class _Work:
             self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
         return self.first[: 7 * cells].reshape(7, n_y, n_x)
 
+    def hold_grid(self, size: int) -> Images:
+        """Return a scratch grid of ``size`` x ``size`` nodes."""
+        if self.grid.size < size * size:
+            self.grid = np.empty(size * size, dtype=np.float32)
+        return self.grid[: size * size].reshape(size, size)
+
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""
         if self.line.size < count:
@@ -139,6 +158,7 @@ class _Batch:
     images: PsfImages | None
     scales: NDArray[np.float64]  #: (n, bands), flux times what the transforms' size asks for
     widths_pix: NDArray[np.float64]  #: (n, bands), sigma of a Gaussian, alpha of a Moffat
+    radii: NDArray[np.int64]  #: (n, bands) nodes that a Gaussian's weights reach; 0 where the FFT serves
     sources: SourceRows | None = None
     magnification: Floating | None = None  #: (n,) to be filled: lensed over unlensed flux
     effort: Floating | None = None  #: (n, 3) to be filled: samples, divided cells, bound on the error
@@ -167,7 +187,17 @@ def make_batch(
     alpha_pix = moffat_alpha(fwhm_pix, columns.moffat_beta[:, None])
     widths_pix = np.where(gaussian, gaussian_sigma(fwhm_pix), alpha_pix)
     scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
-    return _Batch(columns, rays, where, images, scales, widths_pix, sources, magnification, effort)
+    radii = _separable_radii(widths_pix * where.nodes_per_pixel[:, None], options.rtol)
+    radii[(columns.psf_model != PSF_GAUSSIAN) | where.outside] = 0
+    return _Batch(columns, rays, where, images, scales, widths_pix, radii, sources, magnification, effort)
+
+
+def _separable_radii(sigma_nodes: Floating, rtol: float) -> NDArray[np.int64]:
+    """Return how far the weights of Gaussians (n, bands) reach; 0 where a band of the row has too many."""
+    level = _WEIGHT_LEVEL * min(1.0, rtol / 1e-3)
+    radii = np.ceil(sigma_nodes * np.sqrt(-2.0 * np.log(level)))
+    fits = (sigma_nodes >= LEAST_SIGMA_NODES).all(axis=1) & (radii <= MOST_RADIUS_NODES).all(axis=1)
+    return np.where(fits[:, None], radii, 0.0).astype(np.int64)
 
 
 def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
@@ -243,6 +273,30 @@ def _render_alike(work: _Work, batch: _Batch, rows: list[int], out: Images) -> N
     out[rows] = plans.images[..., wanted]
 
 
+def _render_separable(work: _Work, batch: _Batch, row: int, out: Images) -> None:
+    """Render a row with Gaussian PSFs into ``out`` (bands, ny, nx), without transforms."""
+    where, options = batch.where, work.options
+    size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
+    grid = work.hold_grid(size)
+    _fill_grid(work, batch, row, grid)
+    samples, radii = options.variant.samples, batch.radii[row]
+    response = _response(size, nodes, options.boxed, samples, True)
+    nodes_across = max(out.shape[-1] * nodes, LANES)
+    line = work.hold_line(nodes_across + max(size, nodes_across + 2 * (MOST_RADIUS_NODES + LANES)))
+    total = convolve_gaussians(
+        grid, where.bounds[row] + _REACHED, first, nodes, batch.widths_pix[row], radii, response,
+        _cosines(size), batch.scales[row] * size**2, work.psf_half, work.psf_weights, line[nodes_across:],
+        line[:nodes_across], out,
+    )  # fmt: skip
+    if batch.magnification is not None:
+        batch.magnification[row] = total * float(_response(size, nodes, False, samples, True)[0]) ** 2
+
+
+@lru_cache(maxsize=64)
+def _cosines(size: int) -> NDArray[np.float64]:
+    return np.cos(2.0 * np.pi * np.arange(size) / size)
+
+
 def _apply_psf(
     batch: _Batch, row: int, plans: fftw.Transforms, k: int, response: Floating, nodes: int
 ) -> None:
@@ -306,7 +360,8 @@ def render(
             members = list(alike)
             if grid == _NO_GRID:
                 for row in members:
-                    _render_unconvolved(own.work, batch, row, out[row])
+                    alone = _render_separable if batch.radii[row].any() else _render_unconvolved
+                    alone(own.work, batch, row, out[row])
                 continue
             step = _STAMPS_AT_ONCE if grid[0] <= _LARGE_GRID else 1
             for i in range(0, len(members), step):
@@ -322,7 +377,7 @@ def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bo
     a PSF image, so that its transform is at hand.
     """
     columns, where = batch.columns, batch.where
-    plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL)
+    plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL) | batch.radii.any(axis=1)
     order = np.lexsort((columns.psf_id, where.outside, where.nodes_per_pixel, where.size, plain))
     grids = zip(where.size.tolist(), where.nodes_per_pixel.tolist(), where.outside.tolist(), strict=True)
     return order, [_NO_GRID if p else grid for p, grid in zip(plain.tolist(), grids, strict=True)]

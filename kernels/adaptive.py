@@ -50,6 +50,7 @@ CHUNK = 64  # divided cells processed together: their samples fit the level-1 ca
 LANES = 8  # lines of samples are padded to whole 256-bit vectors of float32
 DEEPEST = 18  # a cell is then 2^-17 nodes wide
 LN2 = F(0.6931471805599453)
+DARK = F(100.0)  # powers of two below the central brightness: nothing that is seen
 
 
 @inline
@@ -78,6 +79,10 @@ def sample(m, kind, lens, x, y, width, cusp, exponential):
     near_side = min(brightness * gain, m.central)
     term = change + max(F(2.0), F(4.0) * m.half_inverse_n) * epsilon
     smooth = near_side * min(change * (term * term * term) * F(1.0 / 4320.0), F(1.0))
+    # Where the profile falls off like a wall (n < 1, far out) the power outgrows what a float32 can be small;
+    # the near side's exponent itself tells that nothing is there. A product that no infinity turns into NaN.
+    if exponent * (F(1.0) - F(1.2) * m.half_inverse_n * epsilon) > DARK:
+        smooth = F(0.0)
     peaked = m.central * min(F(0.05) * cusp * magnified, F(1.0))
     return brightness, (peaked if epsilon > F(1.0) else smooth)
 

@@ -1,4 +1,4 @@
-"""Eight neighbouring float32 at once: the three vector operations that the compiler does not find by itself.
+"""Eight neighbouring float32 at once: the vector operations that the compiler does not find by itself.
 
 Loops of a fixed eight steps are unrolled to scalars before LLVM's loop vectoriser sees them, and numba leaves
 its other vectoriser (SLP) switched off; so adding a sample to its eight nodes took five times as long as it
@@ -9,6 +9,7 @@ the same.
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -85,6 +86,38 @@ def _mix_add(typingctx, out, at, x, first, a, b, c, d):
     return signature, lambda context, builder, sig, args: _mix(context, builder, sig, args, add=True)
 
 
+def _weigh(vectors):
+    """Make the intrinsic that weighs lines of ``vectors`` times eight float32."""
+
+    @intrinsic
+    def weigh(typingctx, out, at, x, first, step, weights, place, count):
+        signature = types.void(out, types.intp, x, types.intp, types.intp, weights, types.intp, types.intp)
+
+        def generate(context, builder, signature, args):
+            out, at, x, first, step, weights, place, count = args
+            kinds = signature.args
+            data = context.make_array(kinds[5])(context, builder, weights).data
+            sums = [cgutils.alloca_once(builder, _EIGHT) for _ in range(vectors)]
+            for total in sums:
+                builder.store(ir.Constant(_EIGHT, None), total)
+            with cgutils.for_range(builder, count) as loop:
+                weight = _repeat(builder, builder.load(builder.gep(data, [builder.add(place, loop.index)])))
+                line = builder.add(first, builder.mul(loop.index, step))
+                for k, total in enumerate(sums):
+                    index = builder.add(line, ir.Constant(line.type, 8 * k))
+                    values = _load(builder, _pointer(context, builder, kinds[2], x, index))
+                    builder.store(_multiply_add(builder, weight, values, builder.load(total)), total)
+            for k, total in enumerate(sums):
+                index = builder.add(at, ir.Constant(at.type, 8 * k))
+                target = _pointer(context, builder, kinds[0], out, index)
+                builder.store(builder.load(total), target, align=4)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return weigh
+
+
 def _lerp_plain(out, at, table, first, part):
     out = out.reshape(-1)
     low, high = table[first : first + 8], table[first + 8 : first + 16]
@@ -101,8 +134,24 @@ def _mix_add_plain(out, at, x, first, a, b, c, d):
     out[at : at + 8] += a * lines[0] + b * lines[1] + c * lines[2] + d * lines[3]
 
 
+def _weigh_plain(vectors):
+    def weigh(out, at, x, first, step, weights, place, count):
+        out, x = out.reshape(-1), x.reshape(-1)
+        total = np.zeros(8 * vectors, dtype=np.float32)
+        for k in range(count):
+            begin = first + k * step
+            total += weights[place + k] * x[begin : begin + 8 * vectors]
+        out[at : at + 8 * vectors] = total
+
+    return weigh
+
+
 # lerp_8(out, at, table, first, part): between two lines of a table, eight a line
 lerp_8: Any = _lerp_plain if config.DISABLE_JIT else _lerp
 # mix_8(out, at, x, first, a, b, c, d): a, b, c, d times four lines of x from ``first`` on, set or added
 mix_8: Any = _mix_set_plain if config.DISABLE_JIT else _mix_set
 add_mix_8: Any = _mix_add_plain if config.DISABLE_JIT else _mix_add
+# weigh_8(out, at, x, first, step, weights, place, count): the sum of ``count`` lines of x, ``step`` apart,
+# times the weights from ``place`` on; weigh_32 the same for lines of 32
+weigh_8: Any = _weigh_plain(1) if config.DISABLE_JIT else _weigh(1)
+weigh_32: Any = _weigh_plain(4) if config.DISABLE_JIT else _weigh(4)
