@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.stamps import Options, _fill_grid, _Work, make_batch
+from arcforge.engine.scratch import Scratch
+from arcforge.engine.stamps import Options, _fill_grid, make_batch
 from arcforge.kernels.codes import CONTROL
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Sampler:
     def __init__(self, columns: RenderColumns, options: Options) -> None:
         self._batch = make_batch(columns, options, None)
         where = self._batch.where
-        self._work = _Work(options)
+        self._work = Scratch()
         self._rows = [int(row) for row in np.flatnonzero(columns.lens_model != CONTROL)]
         self._grids = {
             int(size): np.empty((int(size), int(size)), dtype=np.float32) for size in set(where.size)
@@ -52,7 +53,7 @@ class Sampler:
     def rays(self) -> NDArray[np.int64]:
         """Return the number of rays that each row takes, int64 (n,); 0 for CONTROL rows."""
         counts = np.zeros(len(self.grid_size), dtype=np.int64)
-        samples = self._work.options.variant.samples
+        samples = self._batch.options.variant.samples
         for row in self._rows:
             if samples:
                 y_first, y_end, x_first, x_end = self._batch.where.bounds[row]

@@ -26,11 +26,11 @@ from arcforge.engine.gridding import gridding_table, gridding_transform
 from arcforge.engine.layout import Layout, layout
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import KINDS, Folded, fold
+from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
 from arcforge.engine.variants import Variant
-from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
+from arcforge.kernels.adaptive import adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
-from arcforge.kernels.separable import convolve_gaussians
-from arcforge.kernels.spread import BASE
+from arcforge.kernels.separable import LANES, convolve_gaussians
 from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
 from arcforge.kernels.uniform import uniform_grid
 
@@ -49,7 +49,7 @@ _NO_GRID = (0, 0, False)
 # Gaussians are convolved in two passes where their weights are few: narrower ones have power at the grid's
 # highest frequency, which makes weights that do not end. Weights below this level are left out (times
 # rtol / 1e-3).
-LEAST_SIGMA_NODES, MOST_RADIUS_NODES = 1.6, 32
+LEAST_SIGMA_NODES = 1.6
 _WEIGHT_LEVEL = 1e-6
 # Looser tolerances would let the total flux drift by more than 5e-4.
 COARSEST = 1e-3
@@ -100,59 +100,12 @@ def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, double
 _REACHED = np.array([-3, 3, -3, 3])
 
 
-class _Work:
-    """A thread's scratch, grown as rows ask for more."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.line = np.empty(0, dtype=np.float32)
-        self.first = np.empty(0, dtype=np.float32)
-        self.stack_place = np.empty((0, 2), dtype=np.float32)
-        self.stack_node = np.empty((0, 3), dtype=np.int32)
-        self.lines = np.empty((4, 0), dtype=np.float32)
-        self.samples = np.empty((4, 16 * CHUNK), dtype=np.float32)
-        self.cells = np.empty((2, CHUNK), dtype=np.float32)
-        self.nodes = np.empty((2, CHUNK), dtype=np.int32)
-        self.weights = np.empty(96, dtype=np.float32)
-        self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
-        self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
-        self.grid = np.empty(0, dtype=np.float32)
-        self.report = np.zeros(3)
-
-    def hold(self, up: int, across: int) -> Images:
-        """Make room for the first cells of ``up`` x ``across`` nodes; return theirs."""
-        n_y, n_x = up // BASE, across // BASE
-        cells = n_y * n_x
-        if self.first.size < 7 * cells:
-            self.first = np.empty(7 * cells, dtype=np.float32)
-            # each of DEEPEST generations adds at most three waiting cells for each of a chunk
-            capacity = cells + 3 * CHUNK * DEEPEST
-            self.stack_place = np.empty((capacity, 2), dtype=np.float32)
-            self.stack_node = np.empty((capacity, 3), dtype=np.int32)
-        if self.lines.shape[1] < across + 12:
-            self.lines = np.empty((4, across + 12), dtype=np.float32)
-        if self.samples.shape[1] < 2 * across + 4 * LANES:
-            self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
-        return self.first[: 7 * cells].reshape(7, n_y, n_x)
-
-    def hold_grid(self, size: int) -> Images:
-        """Return a scratch grid of ``size`` x ``size`` nodes."""
-        if self.grid.size < size * size:
-            self.grid = np.empty(size * size, dtype=np.float32)
-        return self.grid[: size * size].reshape(size, size)
-
-    def hold_line(self, count: int) -> Images:
-        """Return a scratch line of at least ``count`` samples."""
-        if self.line.size < count:
-            self.line = np.empty(count, dtype=np.float32)
-        return self.line
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Rows ready to be rendered, one after the other."""
 
     columns: RenderColumns
+    options: Options
     rays: Folded
     where: Layout
     images: PsfImages | None
@@ -188,8 +141,10 @@ def make_batch(
     widths_pix = np.where(gaussian, gaussian_sigma(fwhm_pix), alpha_pix)
     scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
     radii = _separable_radii(widths_pix * where.nodes_per_pixel[:, None], options.rtol)
-    radii[(columns.psf_model != PSF_GAUSSIAN) | where.outside] = 0
-    return _Batch(columns, rays, where, images, scales, widths_pix, radii, sources, magnification, effort)
+    radii[(columns.psf_model != PSF_GAUSSIAN) | (columns.lens_model == CONTROL) | where.outside] = 0
+    return _Batch(
+        columns, options, rays, where, images, scales, widths_pix, radii, sources, magnification, effort
+    )
 
 
 def _separable_radii(sigma_nodes: Floating, rtol: float) -> NDArray[np.int64]:
@@ -200,9 +155,9 @@ def _separable_radii(sigma_nodes: Floating, rtol: float) -> NDArray[np.int64]:
     return np.where(fits[:, None], radii, 0.0).astype(np.int64)
 
 
-def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
+def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
     """Evaluate the row's light for unit flux on its grid."""
-    where, options = batch.where, work.options
+    where, options = batch.where, batch.options
     nodes, bounds = int(where.nodes_per_pixel[row]), where.bounds[row]
     origin = -0.5 * (options.stamp_size - 1) - where.first[row] / nodes
     kind, fields = KINDS[batch.rays.kinds[row]], batch.rays.fields[row]
@@ -228,7 +183,7 @@ def _fill_grid(work: _Work, batch: _Batch, row: int, grid: Images) -> None:
         batch.effort[row] = work.report
 
 
-def _render_unconvolved(work: _Work, batch: _Batch, row: int, out: Images) -> None:
+def _render_unconvolved(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
     """Render a row without a PSF, or without a lens, into ``out`` (bands, ny, nx)."""
     columns, where = batch.columns, batch.where
     if columns.lens_model[row] == CONTROL:
@@ -245,9 +200,9 @@ def _render_unconvolved(work: _Work, batch: _Batch, row: int, out: Images) -> No
     np.multiply(grid[:stamp_size, :stamp_size], flux[:, None, None], out=out)
 
 
-def _render_alike(work: _Work, batch: _Batch, rows: list[int], out: Images) -> None:
+def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) -> None:
     """Render a few rows with PSFs, of one grid, into their places in ``out``."""
-    where, options = batch.where, work.options
+    where, options = batch.where, batch.options
     n_bands, stamp_size = out.shape[1:3]
     size, nodes = int(where.size[rows[0]]), int(where.nodes_per_pixel[rows[0]])
     first, double = int(where.first[rows[0]]), bool(where.outside[rows[0]])
@@ -273,9 +228,9 @@ def _render_alike(work: _Work, batch: _Batch, rows: list[int], out: Images) -> N
     out[rows] = plans.images[..., wanted]
 
 
-def _render_separable(work: _Work, batch: _Batch, row: int, out: Images) -> None:
+def _render_separable(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
     """Render a row with Gaussian PSFs into ``out`` (bands, ny, nx), without transforms."""
-    where, options = batch.where, work.options
+    where, options = batch.where, batch.options
     size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
     grid = work.hold_grid(size)
     _fill_grid(work, batch, row, grid)
@@ -355,7 +310,7 @@ def render(
 
     def run(rows: NDArray[np.int64]) -> None:
         if not hasattr(own, "work"):
-            own.work = _Work(options)
+            own.work = Scratch()
         for grid, alike in groupby(rows.tolist(), grids.__getitem__):
             members = list(alike)
             if grid == _NO_GRID:
