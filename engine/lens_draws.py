@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.host_lens import einstein_radius_arcsec
+from arcforge.engine.populations import reflected
 
 if TYPE_CHECKING:
     from arcforge.engine.draws import Draw, HostsLike
@@ -51,13 +52,13 @@ def _host_radius(draw: Draw, table: HostTable, host: Rows) -> dict[str, Any]:
 
 
 def _host_shape(draw: Draw, table: HostTable, host: Rows) -> dict[str, Any]:
-    """Ellipticity and angle of the host's light, with scatter; e stays within the prior's range."""
+    """Ellipticity and angle of the host's light, with scatter; e is mirrored at the prior's ends."""
     _need(np.isfinite(table.light_e[host]), table, host, 'lens_shape_from = "host"', "measured shape")
     low, high = min(draw.config.priors["lens_e"].support), max(draw.config.priors["lens_e"].support)
     e = table.light_e[host] + draw.config.lens_e_scatter * draw.normal("lens_e_scatter")
     turn = draw.config.lens_phi_scatter_rad * draw.normal("lens_phi_scatter")
     return {
-        "lens_e": np.clip(e, low, high),
+        "lens_e": reflected(e, low, high),
         "lens_phi_rad": np.mod(table.light_phi_rad[host] + turn, np.pi),
     }
 

@@ -70,7 +70,7 @@ class Population:
         )
         mean = float(self.weight @ column)
         smooth = mean + (drawn - mean + self.spread * shift) / np.sqrt(1.0 + self.spread**2)
-        return _reflected(smooth, float(column.min()), float(column.max()))
+        return reflected(smooth, float(column.min()), float(column.max()))
 
     @cached_property
     def _numeric(self) -> tuple[str, ...]:
@@ -85,9 +85,9 @@ class Population:
         return np.linalg.cholesky(covariance + np.diag(1e-9 * np.diag(covariance)))
 
 
-def _reflected(values: Floats, low: float, high: float) -> Floats:
-    """Values beyond an end, mirrored at it as often as needed."""
-    span = high - low
+def reflected(values: Floats, low: float, high: float) -> Floats:
+    """Values beyond an end, mirrored at it as often as needed; clipped they would pile up there."""
+    span = max(high - low, 1e-300)
     folded = np.mod(values - low, 2.0 * span)
     return np.clip(low + np.where(folded > span, 2.0 * span - folded, folded), low, high)
 
