@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,53 +14,77 @@ from arcforge.cli.options import StorePath, parse_rows
 if TYPE_CHECKING:
     from arcforge.engine.store import Store
 
-_SHOWN, _MOST = 12, 240
+
+class Kind(StrEnum):
+    """What is drawn."""
+
+    triplets = "triplets"
+    gallery = "gallery"
+    lenses = "lenses"
+    profiles = "profiles"
+    distributions = "distributions"
+
+
+# Rows drawn where none are named, and the most that can be
+_SHOWN = {"triplets": 12, "gallery": 60, "lenses": 6, "profiles": 2000}
+_MOST = {"triplets": 240, "gallery": 600, "lenses": 40, "profiles": 100_000}
 
 
 def show(
     store: StorePath,
-    out: Annotated[Path, typer.Option(metavar="PNG", dir_okay=False, help="The picture to write.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PNG", dir_okay=False, help="The picture to write; also .pdf or .svg.")
+    ],
+    kind: Annotated[Kind, typer.Option(help="What to draw; see above.")] = Kind.triplets,
     rows: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
             help="Row numbers and ranges, e.g. 0,7,20:26 (26 excluded). "
-            f"Default: {_SHOWN} lensed rows at even distances through the store, not picked by their looks.",
+            "Default: lensed rows at even distances through the store, not picked by their looks.",
         ),
     ] = None,
-    distributions: Annotated[
-        bool,
-        typer.Option("--distributions", help="Draw what the arcs are like, beside what was asked for."),
-    ] = False,
 ) -> None:
-    """Draw rows of a store: control, stamp and arc side by side.
+    """Draw rows of a store.
 
-    Control and stamp are colour composites with one fixed stretch, so that they differ by the arc only; the
-    arc is a map of the middle band with its scale in nanomaggies per pixel. The label gives the row's id, the
-    Einstein radius and the magnitude of the arc on the stamp.
+    triplets: control, stamp and arc side by side. Control and stamp are colour composites with one fixed
+    stretch, so that they differ by the arc only; the arc is a map of the middle band with its scale.
+    gallery: the stamps alone, many of them. lenses: each arc with its critical curves, and the source plane
+    with caustics and source. profiles: mean radial profiles of the arcs by Einstein radius and band.
 
-    With --distributions: Einstein radii, shapes, sizes, colours, magnitudes and signal to noise of all arcs,
-    over those that priors, tables and hosts ask for, and how far apart they are (Kolmogorov-Smirnov). Rows
-    that had to pass cuts differ from what was asked for; they are shown, not tested.
+    distributions: Einstein radii, shapes, sizes, colours, magnitudes and signal to noise of all arcs, over
+    those that priors, tables and hosts ask for, and how far apart they are (Kolmogorov-Smirnov). Rows that
+    had to pass cuts differ from what was asked for; they are shown, not tested.
 
     Examples
     --------
     arcforge show lenses.zarr --out grid.png
     arcforge show lenses.zarr --rows 3,10:14 --out rows.png
-    arcforge show lenses.zarr --distributions --out distributions.png
+    arcforge show lenses.zarr --kind gallery --out gallery.png
+    arcforge show lenses.zarr --kind lenses --rows 0:4 --out lenses.pdf
+    arcforge show lenses.zarr --kind distributions --out distributions.png
     """
     from arcforge.engine import open_store
-    from arcforge.engine.pictures import lensed_rows, stamp_grid
+    from arcforge.engine.lens_diagrams import lens_figure
+    from arcforge.engine.pictures import lensed_rows, stamp_grid, write_png
+    from arcforge.engine.store_figures import gallery_figure, profile_figure
 
     opened = open_store(store)
-    if distributions:
+    name = kind.value
+    if kind is Kind.distributions:
         if rows is not None:
-            raise typer.BadParameter("distributions are of all rows: leave --rows or --distributions out")
+            raise typer.BadParameter("distributions are of all rows: leave it out", param_hint="--rows")
         _show_distributions(opened, out)
         return
-    chosen = lensed_rows(opened, _SHOWN) if rows is None else parse_rows(rows, len(opened), _MOST)
-    written = stamp_grid(opened, chosen, out)
-    terminal.say(f"{written}: {len(chosen)} of {len(opened)} rows of {store}")
+    chosen = parse_rows(rows, len(opened), _MOST[name]) if rows else lensed_rows(opened, _SHOWN[name])
+    figures = {"gallery": gallery_figure, "lenses": lens_figure, "profiles": profile_figure}
+    with terminal.waiting("drawing"):
+        if kind is Kind.triplets:
+            written = stamp_grid(opened, chosen, out)
+        else:
+            written = write_png(figures[name](opened, chosen), out)
+    named = "" if rows else ", at even distances"
+    terminal.say(f"{written}: {name}, {len(chosen):,} of {len(opened):,} rows of {store}{named}")
 
 
 def _show_distributions(opened: Store, out: Path) -> None:

@@ -138,3 +138,13 @@ def progress(label: str, unit: str = "rows") -> Iterator[Callable[[int, int], No
         yield report
     finally:
         bar.stop()
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Show that work goes on whose parts cannot be counted; silent as ``progress`` is."""
+    if settings.quiet or not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(f"{label} ..."):
+        yield

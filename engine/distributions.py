@@ -8,7 +8,6 @@ not tested.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from arcforge.engine.config import Config, parse_config
 from arcforge.engine.draws import draw_catalog
-from arcforge.engine.durable import place
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.host_table import HostTable
+from arcforge.engine.pictures import write_png
 from arcforge.engine.populations import read_population
 
 if TYPE_CHECKING:
@@ -198,10 +197,7 @@ def draw_distributions(found: Sequence[Distribution], out_png: str | Path, title
         _draw(axis, each)
     for axis in axes[len(found) :]:
         axis.set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    place(Path(out_png), buffer.getbuffer())
-    return Path(out_png)
+    return write_png(figure, out_png)
 
 
 def _draw(axis: Axes, each: Distribution) -> None:

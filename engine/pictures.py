@@ -32,6 +32,7 @@ _WAVELENGTH_ORDER = "ugrizyY"
 # Sizes in inches; a panel is a whole number of dots a pixel for the usual 64-pixel stamp at 200 dpi.
 _PANEL, _GAP, _BAR, _TICKS, _TITLE, _MARGIN = 1.28, 0.05, 0.07, 0.42, 0.28, 0.08
 _DPI = 200
+PICTURE_KINDS = ("png", "pdf", "svg")
 
 
 class PairedStamps(Protocol):
@@ -258,12 +259,24 @@ def stamp_grid(store: PairedStamps, rows: Iterable[int], out_png: str | Path) ->
 
 
 def write_png(figure: Figure, out_png: str | Path) -> Path:
-    """Write a figure as PNG, as a whole or not at all; returns the path."""
-    from arcforge.engine.durable import place
+    """Write a figure as PNG, PDF or SVG by its name, as a whole or not at all; returns the path.
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    Raises
+    ------
+    ConfigError
+        Another ending.
+    StoreError
+        The path cannot be written.
+    """
+    from arcforge.engine.durable import place
+    from arcforge.engine.errors import ConfigError
+
     path = Path(out_png)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in PICTURE_KINDS:
+        raise ConfigError(f"{path}: pictures are written as {', '.join(PICTURE_KINDS)}: change the ending")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=_DPI)
     place(path, buffer.getbuffer())
     return path
 

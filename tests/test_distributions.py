@@ -69,7 +69,7 @@ def test_rows_that_passed_cuts_are_shown_with_them_and_not_tested(tmp_path: Path
 
 def test_the_command_writes_a_picture_and_a_table(store: Any, tmp_path: Path) -> None:
     result = CliRunner().invoke(
-        app, ["show", str(store.path), "--distributions", "--out", str(tmp_path / "d.png")]
+        app, ["show", str(store.path), "--kind", "distributions", "--out", str(tmp_path / "d.png")]
     )
     assert result.exit_code == 0, result.output
     assert "theta_e_arcsec" in result.output
