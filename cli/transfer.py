@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,6 +91,12 @@ def export(
     partition_by: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Parquet sub-folders named COLUMN=value.")
     ] = None,
+    remedy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", help="An audit's report: write pairs as its recommended remedy leaves them."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a store's pairs and catalogue in another form; 'arcforge import' reads each back bit for bit.
@@ -100,16 +106,27 @@ def export(
     stamps.npy and ctrls.npy (row, band, y, x), for numpy.load(..., mmap_mode="r"). All but parquet with
     catalog.parquet.
 
+    With --remedy, the core of stamp and control is hidden by the same noise, and pairs that the remedy drops
+    are left out: a set to train on.
+
     Examples
     --------
     arcforge export lenses.zarr --out lenses.parquet
     arcforge export lenses.zarr --out by_split/ --partition-by split
     arcforge export lenses.zarr --format npy --out lenses_npy
+    arcforge export lenses.zarr --remedy audit.json --format npy --out train_npy
     """
     from arcforge.engine.exports import export_store
+    from arcforge.engine.remedies import RemediedStore, read_remedy
     from arcforge.engine.store import open_store
 
-    opened = open_store(store)
+    opened: Any = open_store(store)
+    applied = ""
+    if remedy is not None:
+        chosen = read_remedy(remedy)
+        n_rows = len(opened)
+        opened = RemediedStore(opened, chosen)
+        applied = f", {chosen.name} (r < {chosen.radius_pix:g} pix) of {n_rows:,}"
     with terminal.progress("exporting") as report:
         export_store(
             opened,
@@ -119,4 +136,4 @@ def export(
             overwrite=overwrite,
             progress=report,
         )
-    terminal.say(f"{out}: {len(opened):,} rows as {format.value}")
+    terminal.say(f"{out}: {len(opened):,} rows as {format.value}{applied}")

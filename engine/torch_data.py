@@ -16,6 +16,7 @@ import numpy as np
 
 from arcforge.engine.batches import EpochOrder, RenderedRows, State, WindowReader, turned
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.remedies import Remedy, read_remedy
 from arcforge.engine.store import Store, open_store
 
 try:
@@ -90,6 +91,9 @@ class PairStream(_OpensStore, IterableDataset[Batch]):  # type: ignore[misc]
         Numeric columns of the catalogue to add to each batch.
     turn
         Turn and mirror pairs, each by a draw of its own.
+    remedy
+        A :class:`~arcforge.engine.remedies.Remedy`, or an audit's report (the dict, or its JSON file) whose
+        recommended one is applied: pairs that it drops are left out, what it hides is hidden.
     """
 
     def __init__(
@@ -101,9 +105,12 @@ class PairStream(_OpensStore, IterableDataset[Batch]):  # type: ignore[misc]
         split: str | None = None,
         columns: Sequence[str] = (),
         turn: bool = True,
+        remedy: Any = None,
     ) -> None:
         super().__init__()
         self._path, self._batch_size, self._split = os.fspath(path), batch_size, split
+        self._remedy = remedy if remedy is None or isinstance(remedy, Remedy) else read_remedy(remedy)
+        self._kept: NDArray[np.int64] | None = None
         self._columns, self._turn = tuple(columns), turn
         self._state = State(seed, 0, 0)
 
@@ -123,10 +130,13 @@ class PairStream(_OpensStore, IterableDataset[Batch]):  # type: ignore[misc]
 
     def order(self) -> EpochOrder:
         """Return the batches of the epoch."""
-        rows = np.arange(len(self.store), dtype=np.int64)
+        if self._kept is None:
+            everything = np.arange(len(self.store), dtype=np.int64)
+            self._kept = everything if self._remedy is None else self._remedy.kept(self.store)
+        rows = self._kept
         if self._split is not None:
             split = np.asarray(self.store.catalog.column("split").to_numpy(zero_copy_only=False))
-            rows = rows[split == self._split]
+            rows = rows[split[rows] == self._split]
         chunk = self.store.plan.chunk_rows
         return EpochOrder(rows, chunk, self._batch_size, self._state.seed, self._state.epoch)
 
@@ -142,6 +152,8 @@ class PairStream(_OpensStore, IterableDataset[Batch]):  # type: ignore[misc]
             if (number - state.position) % workers != worker:
                 continue
             rows, stamps, controls = reader.read(number)
+            if self._remedy is not None:
+                stamps, controls = self._remedy.apply(stamps, controls, rows, seed=state.seed)
             if self._turn:
                 stamps, controls = turned([stamps, controls], state.seed, state.epoch, rows)
             named: dict[str, NDArray[Any]] = {"stamp": stamps, "ctrl": controls, "row": rows}

@@ -180,9 +180,3 @@ class Forward:
 def inverse_sqrt_q(columns: RenderColumns) -> NDArray[np.float64]:
     """Return 1/sqrt(q) of each lens, q = (1 - e) / (1 + e)."""
     return np.asarray(np.sqrt((1.0 + columns.lens_e) / (1.0 - columns.lens_e)))
-
-
-def distance_pix(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the distance of each pixel from the stamp's centre: float64 (ny, nx)."""
-    y, x = np.indices(shape, dtype=np.float64)
-    return np.hypot(y - (shape[0] - 1) / 2.0, x - (shape[1] - 1) / 2.0)

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import MissingParametersError
-from arcforge.engine.auditing.forward import Forward, distance_pix
+from arcforge.engine.auditing.forward import Forward
 from arcforge.engine.auditing.gate import GateResult, core_features, run_gate
 from arcforge.engine.auditing.pairs import Pairs
 from arcforge.engine.auditing.parameters import column, recorded_parameters
 from arcforge.engine.auditing.resampling import HostBootstrap
 from arcforge.engine.auditing.thresholds import Thresholds
+from arcforge.engine.remedies import MAD_TO_SIGMA, distance_pix
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.diagnosis import Diagnosis
@@ -32,7 +33,6 @@ Progress = Callable[[str, int, int], None]
 # What an unpaired set lacks, in the words of a missing column
 NO_PAIRS = "the control of each stamp"
 # Median absolute deviation to sigma of a Gaussian
-MAD_TO_SIGMA = 1.4826
 
 
 class AuditState:

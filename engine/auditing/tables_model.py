@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.forward import distance_pix
 from arcforge.engine.auditing.tables import Tables
+from arcforge.engine.remedies import distance_pix
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
