@@ -181,6 +181,11 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         key = "reference_band" if "reference_band" in tree else "bands"
         allowed = ", ".join(settings["bands"])
         source.refuse(key, f"reference_band = {settings['reference_band']!r}, allowed: {allowed}")
+    negatives = _numbers("negatives", NEGATIVES, tree, 1.0, source)
+    if math.fsum(negatives.values()) > 1.0:
+        source.refuse(
+            "negatives", f"the shares add up to {math.fsum(negatives.values()):g}, allowed: up to 1"
+        )
     if settings["update_invvar"] and settings["noise"] == "off":
         source.refuse("update_invvar", 'update_invvar = true, and noise is off: set noise = "poisson"')
     return Config(
@@ -189,7 +194,7 @@ def parse_config(text: str, *, name: str = "configuration") -> Config:
         splits=MappingProxyType(_splits(tree.get("splits", dict(SPLITS)), source)),
         gain_e_per_nmgy=_band_table("gain_e_per_nmgy", tree, settings["bands"], source),
         cuts=_numbers("cuts", CUTS, tree, math.inf, source),
-        negatives=_numbers("negatives", NEGATIVES, tree, 1.0, source),
+        negatives=negatives,
         psfex=_band_paths("psfex", tree, settings["bands"], source),
         sky_mag_arcsec2=_band_table("sky_mag_arcsec2", tree, settings["bands"], source),
     )

@@ -34,7 +34,7 @@ _ASKED_ROWS = 50_000
 # Two samples of one distribution are farther apart in one of so many comparisons.
 SUSPICIOUS = 1e-4
 _BINS, _TAIL = 40, 0.002
-_WIDE = ("arc_snr", "magnification")  # drawn over decades
+_WIDE = "arc_snr"  # drawn over decades
 _COLUMNS, _PANEL_INCH = 4, (3.0, 2.2)
 _ROWS_COLOUR, _ASKED_COLOUR, _CUT_COLOUR = "#0072B2", "#D55E00", "#666666"
 # column of the catalogue: the cuts that limit it
@@ -119,7 +119,8 @@ def _asked(store: Store, config: Config) -> dict[str, Floats]:
     for name, prior in config.priors.items():
         plain = name in asked and not prior.is_name and (psf_drawn or not name.startswith("psf_"))
         jointly = population is not None and name in population.names
-        if plain and not jointly and not _follows_host(name, config) and bank is None:
+        of_image = bank is not None and name.startswith("src_")
+        if plain and not jointly and not of_image and not _follows_host(name, config):
             asked[name] = np.asarray(prior.quantile(exact), dtype=np.float64)
     return asked
 

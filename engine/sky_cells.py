@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,12 @@ def select_hosts(hosts: HostSet, config: Config, splits: NDArray[Any]) -> HostSe
     if keep.all():
         return hosts
     if not keep.any():
+        reasons = Counter(reason.split("|")[0] for reason in refused).most_common()
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        first = refused[0].split("|")[1]
         raise ConfigError(
-            f"all {len(hosts)} hosts are {refused[0].split('|')[0]}: none is left to inject into"
+            f"all {len(hosts)} hosts are left out ({counts}; the first lies {first}): give other hosts, or "
+            "smaller exclude_radius_arcsec and split_guard_arcmin"
         )
     return hosts.keep(
         np.flatnonzero(keep),

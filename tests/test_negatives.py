@@ -64,6 +64,8 @@ def test_shares_are_checked() -> None:
         parse_config("[negatives]\nunlensed = 1.5")
     with pytest.raises(ConfigError, match='line 2: "rings" is unknown here; did you mean "ring"'):
         parse_config("[negatives]\nrings = 0.5")
+    with pytest.raises(ConfigError, match=r"line 1: the shares add up to 1\.2, allowed: up to 1"):
+        parse_config("[negatives]\nring = 0.5\nspiral = 0.7")
     config = parse_config("[negatives]\nunlensed = 0.25")
     assert parse_config(config.to_toml()) == config
 

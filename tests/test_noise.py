@@ -185,3 +185,14 @@ def test_the_audit_measures_recorded_noise_and_catches_a_wrong_gain(tmp_path) ->
     checks = audited(planted, ("N1",))
     assert checks["N1"]["status"] == "FAIL"
     assert checks["N1"]["effect"] == pytest.approx(1.3, abs=0.03)
+
+
+def test_the_audit_catches_a_gain_in_other_units(tmp_path) -> None:
+    """The noise is what the gain says, and the gain is a hundred times too small for the hosts' own noise."""
+    config = parse_config(
+        "synthetic_host_count = 40\nstamp_size = 48\nnoise = 'gaussian'\ncheck_gain = false\n"
+        "[gain_e_per_nmgy]\ng = 300\nr = 300\nz = 300"
+    )
+    (check,) = audited(inject(tmp_path / "S.zarr", config=config, n=60, seed=2), ("N1",)).values()
+    assert check["status"] == "FAIL"
+    assert "the gain is in other units" in check["message"]

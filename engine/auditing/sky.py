@@ -14,6 +14,7 @@ from scipy.interpolate import BSpline
 
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, Finding
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
+from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
@@ -243,9 +244,9 @@ def check_noise(state: AuditState) -> Finding:
     gain = state.recorded_gain
     if gain is None:
         return elsewhere
-    shot = _noise_of_light(state, gain)
-    worst = max((shot, elsewhere), key=lambda found: _RANK[found.status])
-    return replace(worst, message=f"{shot.message}; {elsewhere.message}")
+    parts = [_noise_of_light(state, gain), elsewhere, *_sky_of_gain(state, gain)]
+    worst = max(parts, key=lambda found: _RANK[found.status])
+    return replace(worst, message="; ".join(part.message for part in parts))
 
 
 # pixels with fewer electrons of added light say little of its noise, and their law is far from Gaussian
@@ -277,6 +278,30 @@ def _noise_of_light(state: AuditState, gain: NDArray[np.float64]) -> Finding:
     if low > 1 + limit or high < 1 - limit:
         status = FAIL
     return Finding(status, message, estimate.value, estimate.ci95, limit)
+
+
+def _sky_of_gain(state: AuditState, gain: NDArray[np.float64]) -> list[Finding]:
+    """Sky that gains and the controls' noise ask for (sky = gain x variance) over the usual one.
+
+    Gains in other units (of single exposures, of counts) are off by factors of hundreds. Nothing is said of
+    bands whose sky is not known.
+    """
+    area = state.pairs.pixscale_arcsec**2
+    limit = state.thresholds["nuisance.gain_sky"]
+    factors = {}
+    for b, band in enumerate(state.pairs.bands):
+        implied = float(np.median(gain[:, b] * state.sky_sigma[:, b] ** 2)) / area
+        if band in SKY_MAG_ARCSEC2 and implied > 0.0:
+            factors[band] = implied / 10.0 ** (0.4 * (22.5 - SKY_MAG_ARCSEC2[band]))
+    if not factors:
+        return []
+    band = max(factors, key=lambda each: abs(np.log(factors[each])))
+    mag = SKY_MAG_ARCSEC2[band] - 2.5 * float(np.log10(factors[band]))
+    off = max(factors[band], 1.0 / factors[band])
+    message = f"gain and noise of the controls ask for a sky of {mag:.1f} mag/arcsec^2 in {band}"
+    if off > limit:
+        message += f", {off:.0f} times off the usual one: the gain is in other units"
+    return [Finding(PASS if off <= limit else FAIL, message, factors[band], None, limit)]
 
 
 def _noise_elsewhere(state: AuditState) -> Finding:
