@@ -23,6 +23,8 @@ from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE, S
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
     from arcforge.engine.psf_images import PsfImages
+    from arcforge.engine.reference_images import ImageLight
+    from arcforge.engine.source_rows import SourceRows
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -49,6 +51,7 @@ class _Scene:
     n: float
     source_e: float
     source_phi: float
+    image: ImageLight | None = None  #: in place of the profile
 
     @property
     def source_q(self) -> float:
@@ -62,13 +65,37 @@ class _Scene:
         alpha = alpha + self.shear * np.exp(2j * self.shear_phi) * (x - 1j * y)
         return alpha.real, alpha.imag
 
-    def radius(self, x: Floats, y: Floats) -> Floats:
-        """Return R / R_e in the source plane at image position (x, y)."""
+    def source_position(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Return the position from the source's centre at image position (x, y)."""
         dx, dy = x - self.lens[0], y - self.lens[1]
         alpha_x, alpha_y = self.deflection(dx, dy)
-        beta = (dx - alpha_x - self.source[0]) + 1j * (dy - alpha_y - self.source[1])
-        beta = beta * np.exp(-1j * self.source_phi)
+        return dx - alpha_x - self.source[0], dy - alpha_y - self.source[1]
+
+    def radius(self, x: Floats, y: Floats) -> Floats:
+        """Return R / R_e in the source plane at image position (x, y)."""
+        beta_x, beta_y = self.source_position(x, y)
+        beta = (beta_x + 1j * beta_y) * np.exp(-1j * self.source_phi)
         return np.asarray(np.hypot(beta.real, beta.imag / self.source_q) / self.reff)
+
+    @property
+    def extent(self) -> float:
+        """Distance from the source's centre beyond which its light does not count [pix]."""
+        return 20.0 * self.reff if self.image is None else self.image.radius
+
+    def light(
+        self, nx: Floats, ny: Floats, x: Floats, y: Floats, width: Floats
+    ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return the brightness at the nodes (cells, 16) of cells at (x, y); and of each cell, the brightest
+        light that may hide in it, and whether its nodes may miss that.
+        """
+        change = self.stretch(x, y, width) * width
+        if self.image is not None:
+            reach = 0.71 * change * self.source_q * self.reff
+            brightest, wide = self.image.hidden(*self.source_position(x, y), reach)
+            return self.image.brightness(*self.source_position(nx, ny)), brightest, wide
+        radius = self.radius(nx, ny)
+        nearest = np.maximum(radius.min(axis=1) - 0.6 * change, 0.0)
+        return self.brightness(radius), self.brightness(nearest), change > 3.0 * nearest
 
     def brightness(self, radius: Floats) -> Floats:
         """Return the surface brightness for unit flux [1 / pix^2] at R / R_e."""
@@ -98,7 +125,9 @@ class _Samples:
     flux: Floats
 
 
-def _scene(columns: RenderColumns, row: int, pixscale_arcsec: float) -> _Scene:
+def _scene(
+    columns: RenderColumns, row: int, pixscale_arcsec: float, sources: SourceRows | None = None
+) -> _Scene:
     sis = columns.lens_model[row] == SIS
     return _Scene(
         lens=(columns.lens_x_arcsec[row] / pixscale_arcsec, columns.lens_y_arcsec[row] / pixscale_arcsec),
@@ -117,6 +146,7 @@ def _scene(columns: RenderColumns, row: int, pixscale_arcsec: float) -> _Scene:
         n=columns.src_n[row],
         source_e=columns.src_e[row],
         source_phi=columns.src_phi_rad[row],
+        image=None if sources is None else sources.light(row, columns.src_phi_rad[row]),
     )
 
 
@@ -133,14 +163,11 @@ _CELL_WEIGHTS = np.outer(_WEIGHTS, _WEIGHTS).ravel()
 
 def _integrate(
     scene: _Scene, x: Floats, y: Floats, width: Floats
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Return nodes, their fluxes (cells, 16), and per cell the least R / R_e and its change across."""
+) -> tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]:
+    """Return nodes, their fluxes (cells, 16), and per cell the flux that may hide there and if it may."""
     nx, ny = _cell_nodes(x, y, width)
-    radius = scene.radius(nx, ny)
-    flux = scene.brightness(radius) * _CELL_WEIGHTS * (width**2)[:, None]
-    change = scene.stretch(x, y, width) * width
-    nearest = np.maximum(radius.min(axis=1) - 0.6 * change, 0.0)
-    return nx, ny, flux, nearest, change
+    brightness, brightest, may_hide = scene.light(nx, ny, x, y, width)
+    return nx, ny, brightness * _CELL_WEIGHTS * (width**2)[:, None], brightest * width**2, may_hide
 
 
 def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -> _Samples:
@@ -148,18 +175,17 @@ def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -
     ``peak``.
 
     A cell is accepted when its flux equals that of its four parts within CELL_TOLERANCE * peak * width, and
-    when the source radius does not change by more than 3 times itself across it (or nothing bright enough can
-    hide in it): two rules, since the first alone is blind to an arc that falls between the nodes.
+    when nothing bright enough can hide between its nodes (the source radius does not change by more than 3
+    times itself across it): two rules, since the first alone is blind to an arc that falls between the nodes.
     """
     half = np.ceil(half_domain)
     axis = np.arange(-half, half + 1.0) + parity
     x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
     width = np.ones_like(x)
-    nx, ny, flux, nearest, change = _integrate(scene, x, y, width)
+    nx, ny, flux, brightest, may_hide = _integrate(scene, x, y, width)
     kept: list[tuple[Floats, Floats, Floats]] = []
     for _ in range(DEEPEST):
-        hidden = scene.brightness(nearest) * width**2 > 0.1 * CELL_TOLERANCE * peak
-        steep = hidden & (change > 3.0 * nearest)
+        steep = may_hide & (brightest > 0.1 * CELL_TOLERANCE * peak)
         # only cells with light worth the check are quartered to see whether the parts agree
         worth = steep | (np.abs(flux).sum(axis=1) > 0.1 * CELL_TOLERANCE * peak * width)
         kept.append((nx[~worth].ravel(), ny[~worth].ravel(), flux[~worth].ravel()))
@@ -184,7 +210,7 @@ def _quadrature(scene: _Scene, half_domain: float, parity: float, peak: float) -
         done = np.repeat(good, 4)
         kept.append((parts[0][done].ravel(), parts[1][done].ravel(), parts[2][done].ravel()))
         x, y, width = cx.ravel()[~done], cy.ravel()[~done], small[~done]
-        nx, ny, flux, nearest, change = (part[~done] for part in parts)
+        nx, ny, flux, brightest, may_hide = (part[~done] for part in parts)
         if x.size == 0:
             break
     else:
@@ -311,16 +337,17 @@ def _row_bands(
     pixscale_arcsec: float,
     boxed: bool,
     images: PsfImages | None,
+    sources: SourceRows | None,
 ) -> list[Floats]:
     """Return the image of each band for unit flux."""
-    scene = _scene(columns, row, pixscale_arcsec)
+    scene = _scene(columns if sources is None else sources.folded, row, pixscale_arcsec, sources)
     psf = _psf(columns, row, pixscale_arcsec, images)
     parity = 0.5 * ((size + 1) % 2)
     centre = abs(scene.lens[0]) + abs(scene.lens[1])
     centre += scene.mass.reach(float(np.hypot(*scene.source)), scene.shear)
     domain = 0.5 * size + 1.0
     if psf is not None:
-        domain = max(0.5 * size + min(60.0, psf.reach), centre + 20.0 * scene.reff)
+        domain = max(0.5 * size + min(60.0, psf.reach), centre + scene.extent)
 
     # the tolerance is relative to a peak that is known only afterwards: start high, repeat until it holds
     peak = 1.0 / max(1.0, 1.0 if psf is None else psf.widest) ** 2
@@ -343,12 +370,13 @@ def reference_stamps(
     boxed: bool,
     out: NDArray[np.float32],
     images: PsfImages | None = None,
+    sources: SourceRows | None = None,
 ) -> None:
     """Write the converged image of every row to ``out`` (n, bands, stamp_size, stamp_size)."""
     for row in range(len(columns)):
         if columns.lens_model[row] == CONTROL:
             out[row] = 0.0
             continue
-        bands = _row_bands(columns, row, stamp_size, pixscale_arcsec, boxed, images)
+        bands = _row_bands(columns, row, stamp_size, pixscale_arcsec, boxed, images, sources)
         for band, image in enumerate(bands):
             out[row, band] = columns.src_flux_nmgy[row, band] * image

@@ -171,8 +171,10 @@ def render_rows(
     boxed = pixel_response == "box"
     images = _as_images(psf_images, shape[1])
     image_rows = source_rows(columns, as_bank(sources), pixscale_arcsec)
-    if image_rows is not None and (chosen.samples or chosen.name == "reference"):
-        raise RenderError(f'variant is {variant!r}; rows with a source image are rendered by "auto" only')
+    if image_rows is not None and chosen.samples:
+        raise RenderError(
+            f'variant is {variant!r}; rows with a source image are rendered by "auto" or "reference"'
+        )
     if chosen.name == "reference":
         from arcforge.engine.reference import reference_stamps
 
@@ -180,7 +182,7 @@ def render_rows(
             magnification[:] = np.nan
         if effort is not None:
             effort[:] = np.nan
-        reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out, images)
+        reference_stamps(columns, stamp_size, pixscale_arcsec, boxed, out, images, image_rows)
     else:
         from arcforge.engine.stamps import Options, render
 

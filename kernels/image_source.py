@@ -1,25 +1,20 @@
-"""Lensed light of a source that is an image: rays on a fine lattice, spline interpolation, gridding.
+"""Lensed light of a source that is an image, in pixels without a PSF: rays in every pixel, added up there.
 
 A row's model is folded as for a Sersic source (``ray.py``) of unit axis ratio whose size is one pixel of the
-template, so that the ray's source coordinates are the template's own pixels. The template is a cubic B-spline
-(Unser 1999, IEEE Signal Processing Magazine 16, 22): its integral is the sum of its coefficients, so flux is
-conserved by construction, and it is smooth to the second derivative.
+template's spline, so that the ray's source coordinates are the spline's own pixels. The template is a cubic
+B-spline (Unser 1999, IEEE Signal Processing Magazine 16, 22): its integral is the sum of its coefficients, so
+flux is conserved by construction, and it is smooth to the second derivative.
 
-Cells are one node wide. Each gets as many rays as its image in the source plane spans template pixels, at
-the nodes of a product rule, so that gridding is separable: along a line first, then across lines, with a
-table of the gridding kernel at the rule's few places.
+Each pixel gets as many rays as its image in the source plane spans pixels of the template. With a PSF nothing
+is cut off at a pixel's edge, and far fewer rays do: ``polar_source.py``.
 """
 
 import numpy as np
 
 from arcforge.kernels._jit import inline, jit
-from arcforge.kernels.ray import source_points
+from arcforge.kernels.lanes import cubic_at
+from arcforge.kernels.ray import F, source_points
 
-F = np.float32
-
-TAPS = 7  # nodes that a sample within a node's cell can reach: the node and three on either side
-REACH = 3
-WIDTH = 8  # TAPS and one that is 0
 # A cell is traced where the corners' bounding box in the source plane, widened by this share of its size and
 # by PAD template pixels, meets the template: lens mapping bends the edges between corners by less.
 WIDEN = F(0.4)
@@ -31,23 +26,8 @@ MOST = 40  # rays a cell and axis
 def spline_at(coefficients, u, v):
     """Return the spline at column ``u``, row ``v``, both at least 1 and at most side - 3."""
     i, j = int(u), int(v)
-    a, b = u - F(i), v - F(j)
-    a1, b1 = F(1.0) - a, F(1.0) - b
-    sixth = F(1.0 / 6.0)
-    x0, x3 = sixth * a1 * a1 * a1, sixth * a * a * a
-    x1 = F(2.0 / 3.0) - F(0.5) * a * a * (F(2.0) - a)
-    x2 = F(2.0 / 3.0) - F(0.5) * a1 * a1 * (F(2.0) - a1)
-    y0, y3 = sixth * b1 * b1 * b1, sixth * b * b * b
-    y1 = F(2.0 / 3.0) - F(0.5) * b * b * (F(2.0) - b)
-    y2 = F(2.0 / 3.0) - F(0.5) * b1 * b1 * (F(2.0) - b1)
-    r0, r1, r2, r3 = coefficients[j - 1], coefficients[j], coefficients[j + 1], coefficients[j + 2]
-    k = i - 1
-    return (
-        y0 * (x0 * r0[k] + x1 * r0[k + 1] + x2 * r0[k + 2] + x3 * r0[k + 3])
-        + y1 * (x0 * r1[k] + x1 * r1[k + 1] + x2 * r1[k + 2] + x3 * r1[k + 3])
-        + y2 * (x0 * r2[k] + x1 * r2[k + 1] + x2 * r2[k + 2] + x3 * r2[k + 3])
-        + y3 * (x0 * r3[k] + x1 * r3[k + 1] + x2 * r3[k + 2] + x3 * r3[k + 3])
-    )
+    side = coefficients.shape[1]
+    return cubic_at(coefficients, (j - 1) * side + i - 1, side, u - F(i), v - F(j))
 
 
 @inline
@@ -111,9 +91,8 @@ def plan_cells(
 
 
 @jit
-def image_grid(
-    kind, fields, coefficients, amplitude, x_first, y_first, step, bounds, samples, places, taps, reach, xs,
-    ys, us, vs, across, grid,
+def image_pixels(
+    kind, fields, coefficients, amplitude, x_first, y_first, step, bounds, samples, xs, ys, us, vs, grid
 ):  # fmt: skip
     """Add one row's light for unit flux to ``grid``, from the lit cells of its bounds.
 
@@ -131,15 +110,7 @@ def image_grid(
         First and end node in y, then in x.
     samples : uint8 (2, n_y, n_x)
         Rays of each cell along x and along y, 0 to MOST.
-    places : float32 (MOST + 1, MOST)
-        Places of that many rays in a cell, from -1/2 to 1/2.
-    taps : float32 (MOST + 1, MOST, 8)
-        What each of them gives the seven nodes around, its weight in the cell included; the last is 0.
-    reach : int
-        3, or 0 where a sample belongs to its own node alone.
     xs, ys, us, vs : float32 (MOST * MOST,)
-        Scratch.
-    across : float32 (MOST, 8)
         Scratch.
     grid : float32 (size, size)
         Added to.
@@ -148,8 +119,6 @@ def image_grid(
     side_v, side_u = coefficients.shape
     centre_u, centre_v = F(0.5) * F(side_u - 1), F(0.5) * F(side_v - 1)
     last_u, last_v = F(side_u - 3), F(side_v - 3)
-    weight = amplitude * step * step
-    low, high = REACH - reach, REACH + reach + 1
     for j in range(n_y):
         y = y_first + F(j) * step
         for i in range(n_x):
@@ -158,32 +127,14 @@ def image_grid(
                 continue
             x = x_first + F(i) * step
             for q in range(m):
-                row = xs[q * n : q * n + n]
-                column = ys[q * n : q * n + n]
+                row, column = xs[q * n : q * n + n], ys[q * n : q * n + n]
                 for p in range(n):
-                    row[p] = x + places[n, p] * step
-                    column[p] = y + places[m, q] * step
+                    row[p] = x + ((F(p) + F(0.5)) / F(n) - F(0.5)) * step
+                    column[p] = y + ((F(q) + F(0.5)) / F(m) - F(0.5)) * step
             source_points(kind, fields, xs[: n * m], ys[: n * m], us[: n * m], vs[: n * m])
-            any_light = False
+            total = F(0.0)
             for k in range(n * m):
                 u, v = us[k] + centre_u, vs[k] + centre_v
-                inside = F(1.0) <= u and u < last_u and F(1.0) <= v and v < last_v
-                xs[k] = weight * spline_at(coefficients, u, v) if inside else F(0.0)
-                any_light |= inside
-            if not any_light:
-                continue
-            for q in range(m):
-                sums = across[q]
-                for t in range(WIDTH):
-                    sums[t] = F(0.0)
-                for p in range(n):
-                    value, tap = xs[q * n + p], taps[n, p]
-                    for t in range(WIDTH):  # a vector's lanes
-                        sums[t] += tap[t] * value
-            for r in range(low, high):
-                target = grid[bounds[0] + j + r - REACH]
-                offset = bounds[2] + i - REACH
-                for q in range(m):
-                    share = taps[m, q, r]
-                    for t in range(low, high):
-                        target[offset + t] += share * across[q, t]
+                if F(1.0) <= u and u < last_u and F(1.0) <= v and v < last_v:
+                    total += spline_at(coefficients, u, v)
+            grid[bounds[0] + j, bounds[2] + i] += amplitude * step * step / F(n * m) * total

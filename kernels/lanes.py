@@ -3,8 +3,7 @@
 Loops of a fixed eight steps are unrolled to scalars before LLVM's loop vectoriser sees them, and numba leaves
 its other vectoriser (SLP) switched off; so adding a sample to its eight nodes took five times as long as it
 does with these. Arrays are C-contiguous, of any shape: indices count float32 from their start and are not
-checked. Where the compiler is switched off, NumPy does
-the same.
+checked. Where the compiler is switched off, NumPy does the same.
 """
 
 from typing import Any
@@ -17,6 +16,7 @@ from numba.extending import intrinsic
 from arcforge.kernels._jit import config
 
 _EIGHT = ir.VectorType(ir.FloatType(), 8)
+_FOUR = ir.VectorType(ir.FloatType(), 4)
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -38,8 +38,8 @@ def _repeat(builder: Any, value: Any) -> Any:
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c, fused where the CPU can."""
-    kind = ir.FunctionType(_EIGHT, [_EIGHT] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.v8f32"), [a, b, c])
+    kind, name = ir.FunctionType(a.type, [a.type] * 3), f"llvm.fmuladd.v{a.type.count}f32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
 def _mix(context: Any, builder: Any, signature: Any, args: Any, add: bool) -> Any:
@@ -55,6 +55,76 @@ def _mix(context: Any, builder: Any, signature: Any, args: Any, add: bool) -> An
         total = builder.fadd(_load(builder, target), total)
     builder.store(total, target, align=4)
     return context.get_dummy_value()
+
+
+# Weights of four neighbours in a cubic B-spline, as polynomials of the part of a pixel: lines are powers.
+_CUBIC = (
+    (1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0, 0.0),
+    (-0.5, 0.0, 0.5, 0.0),
+    (0.5, -1.0, 0.5, 0.0),
+    (-1.0 / 6.0, 0.5, -0.5, 1.0 / 6.0),
+)
+
+
+def _pick(builder: Any, vector: Any, lane: int, lanes: int = 8) -> Any:
+    """Return one lane of eight in all of ``lanes``."""
+    mask = ir.Constant(ir.VectorType(cgutils.int32_t, lanes), [lane] * lanes)
+    return builder.shuffle_vector(vector, vector, mask)
+
+
+@intrinsic
+def _cubic(typingctx, x, first, stride, a, b):
+    signature = types.float32(x, types.intp, types.intp, types.float32, types.float32)
+
+    def generate(context, builder, signature, args):
+        x, first, stride, a, b = args
+        lines = [ir.Constant(_EIGHT, [*line, *line]) for line in _CUBIC]
+        part = builder.insert_element(ir.Constant(_EIGHT, ir.Undefined), a, cgutils.int32_t(0))
+        part = builder.insert_element(part, b, cgutils.int32_t(4))
+        mask = ir.Constant(ir.VectorType(cgutils.int32_t, 8), [0] * 4 + [4] * 4)
+        part = builder.shuffle_vector(part, part, mask)
+        weights = lines[3]
+        for line in lines[2::-1]:
+            weights = _multiply_add(builder, weights, part, line)
+        data = context.make_array(signature.args[0])(context, builder, x).data
+        total, index = None, first
+        for line in range(4):
+            row = builder.load(builder.bitcast(builder.gep(data, [index]), _FOUR.as_pointer()), align=4)
+            factor = _pick(builder, weights, 4 + line, 4)
+            total = builder.fmul(factor, row) if total is None else _multiply_add(builder, factor, row, total)
+            index = builder.add(index, stride)
+        lowest = ir.Constant(ir.VectorType(cgutils.int32_t, 4), [0, 1, 2, 3])
+        total = builder.fmul(total, builder.shuffle_vector(weights, weights, lowest))
+        parts = [builder.extract_element(total, cgutils.int32_t(lane)) for lane in range(4)]
+        return builder.fadd(builder.fadd(parts[0], parts[1]), builder.fadd(parts[2], parts[3]))
+
+    return signature, generate
+
+
+@intrinsic
+def _spread(typingctx, out, at, stride, table, first_x, part_x, first_y, part_y, value):
+    kinds = (types.intp, types.float32, types.intp, types.float32, types.float32)
+    signature = types.void(out, types.intp, types.intp, table, *kinds)
+
+    def generate(context, builder, signature, args):
+        out, at, stride, table, first_x, part_x, first_y, part_y, value = args
+
+        def weights(first, part):
+            low = _load(builder, _pointer(context, builder, signature.args[3], table, first))
+            index = builder.add(first, ir.Constant(first.type, 8))
+            high = _load(builder, _pointer(context, builder, signature.args[3], table, index))
+            return _multiply_add(builder, _repeat(builder, part), builder.fsub(high, low), low)
+
+        across = weights(first_x, part_x)
+        up = builder.fmul(_repeat(builder, value), weights(first_y, part_y))
+        for line in range(8):
+            target = _pointer(context, builder, signature.args[0], out, at)
+            total = _multiply_add(builder, _pick(builder, up, line), across, _load(builder, target))
+            builder.store(total, target, align=4)
+            at = builder.add(at, stride)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
@@ -146,6 +216,27 @@ def _weigh_plain(vectors):
     return weigh
 
 
+def _cubic_plain(x, first, stride, a, b):
+    across, up = (np.array([1.0, t, t * t, t * t * t]) @ np.array(_CUBIC) for t in (a, b))
+    window = x.reshape(-1)[first + stride * np.arange(4)[:, None] + np.arange(4)]
+    return np.float32(up @ window @ across)
+
+
+def _spread_plain(out, at, stride, table, first_x, part_x, first_y, part_y, value):
+    def weights(first, part):
+        low, high = table[first : first + 8], table[first + 8 : first + 16]
+        return low + part * (high - low)
+
+    patch = at + stride * np.arange(8)[:, None] + np.arange(8)
+    out.reshape(-1)[patch] += value * np.outer(weights(first_y, part_y), weights(first_x, part_x))
+
+
+# cubic_at(x, first, stride, a, b): the cubic B-spline of 4 x 4 coefficients from ``first`` on, lines
+# ``stride`` apart, at parts a and b of a pixel beyond the second of them, along a line and across lines
+cubic_at: Any = _cubic_plain if config.DISABLE_JIT else _cubic
+# spread_8(out, at, stride, table, first_x, part_x, first_y, part_y, value): value times the outer product of
+# two lines, each between two of a table's, added to 8 x 8 of out from ``at`` on, lines ``stride`` apart
+spread_8: Any = _spread_plain if config.DISABLE_JIT else _spread
 # lerp_8(out, at, table, first, part): between two lines of a table, eight a line
 lerp_8: Any = _lerp_plain if config.DISABLE_JIT else _lerp
 # mix_8(out, at, x, first, a, b, c, d): a, b, c, d times four lines of x from ``first`` on, set or added

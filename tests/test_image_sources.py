@@ -17,7 +17,7 @@ from arcforge.engine.errors import RenderError, SourceError
 from arcforge.engine.inject import inject
 from arcforge.engine.render import render_unlensed
 from arcforge.engine.source_audit import audit_bank, cleaned
-from arcforge.engine.source_bank import SourceBank, Template, sharpen
+from arcforge.engine.source_bank import FINER, SourceBank, Template, sharpen
 from arcforge.engine.source_files import audit_bank_file, open_bank, read_templates
 from arcforge.engine.verify import verify
 
@@ -97,22 +97,34 @@ def test_an_image_turns_with_its_angle_and_sits_at_its_centre() -> None:
             assert np.cos(2 * (phi - angles[k])) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_templates_are_sampled_finely_enough(survey_data: Path) -> None:
-    """Twelve sharpened COSMOS galaxies, the noise of their cutouts included, against finer rays."""
-    import arcforge.engine.source_rows as source_rows
-
+def test_rtol_bounds_the_error_of_images(survey_data: Path) -> None:
+    """The sharpest of the COSMOS galaxies, with its noise, against the float64 reference of its spline."""
     bank = open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
-    catalog = rows(12, source_id=np.array(bank.ids[:12]))
+    catalog = rows(1, seed=5, source_id=np.array(bank.ids[73:74]), theta_e_arcsec=np.array([0.7]))
+    options: dict[str, Any] = {"bands": "r", "stamp_size": 20, "sources": bank}
+    exact = render_batch(catalog, variant="reference", **options)
+    for rtol in (RTOL, 1e-4):
+        assert off_peak(render_batch(catalog, rtol=rtol, **options), exact).max() < rtol, rtol
+
+
+@pytest.mark.parametrize("lens", ["SIE", "NFW"])
+def test_many_rows_are_within_rtol(survey_data: Path, lens: str) -> None:
+    """Every template that the audit passes, against rays seven times as close."""
+    bank = open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
+    n = len(bank)
+    catalog = rows(n, source_id=np.array(bank.ids), lens_model=np.full(n, lens), nfw_rs_arcsec=np.full(n, 3))
     images = render_batch(catalog, bands="r", sources=bank)
-    before = source_rows._STEP_TEMPLATE_PIX
-    try:
-        source_rows._STEP_TEMPLATE_PIX = 0.3
-        finer = render_batch(catalog, bands="r", sources=bank)
-    finally:
-        source_rows._STEP_TEMPLATE_PIX = before
-    error = off_peak(images, finer)
-    assert np.median(error) < 0.6 * RTOL
-    assert error.max() < 2.5 * RTOL
+    error = off_peak(images, render_batch(catalog, bands="r", sources=bank, rtol=1e-5))
+    assert np.median(error) < 0.2 * RTOL
+    assert error.max() < RTOL
+
+
+def test_an_image_without_a_psf_is_summed_up_in_its_pixels() -> None:
+    bank = SourceBank([Template("a", gaussian(fwhm=12.0), 0.05)])
+    catalog = rows(1, psf_model=np.array(["none"]))
+    options: dict[str, Any] = {"bands": "r", "stamp_size": 20, "sources": bank}
+    exact = render_batch(catalog, variant="reference", **options)
+    assert off_peak(render_batch(catalog, **options), exact).max() < 2 * RTOL
 
 
 def cosmos_as_given(survey_data: Path) -> tuple[list[Any], list[Any]]:
@@ -161,8 +173,9 @@ def test_flux_is_conserved_and_lensed_as_lenstronomy_lenses_it(survey_data: Path
         spline = bank.coefficients(k).astype(np.float64)
         places = [np.arange(0, side - 1 + 0.5 / finer, 1 / finer) for side in spline.shape]
         fine = map_coordinates(spline, np.meshgrid(*places, indexing="ij"), order=3, prefilter=False)
+        pixel = 0.03 / FINER
         source = {
-            "image": fine / 0.03**2, "amp": 1.0, "scale": 0.03 / finer, "phi_G": c["src_phi_rad"],
+            "image": fine / pixel**2, "amp": 1.0, "scale": pixel / finer, "phi_G": c["src_phi_rad"],
             "center_x": c["src_x_arcsec"], "center_y": c["src_y_arcsec"],
         }  # fmt: skip
         light = LightModel(["INTERPOL"])  # anew: it keeps the first image that it is given
@@ -270,7 +283,7 @@ def test_rows_that_cannot_be_drawn_are_named() -> None:
     catalog = rows(3, source_id=np.array(["a", "b", ""]), src_reff_arcsec=[0.1, 0.1, 0.2], src_e=[0.0] * 3)
     with pytest.raises(RenderError, match="row 1: source image b was not given"):
         render_batch(catalog, bands="r", sources=bank)
-    with pytest.raises(RenderError, match='by "auto" only'):
+    with pytest.raises(RenderError, match='by "auto" or "reference"'):
         render_batch(rows(2), bands="r", sources=bank, variant="uniform4")
     mixed = rows(
         3, source_id=["a", None, "a"], src_reff_arcsec=[np.nan, 0.2, 0.3], src_e=[np.nan, 0.1, np.nan]

@@ -16,6 +16,7 @@ from arcforge.engine import (
     deflection_shear,
     deflection_sie,
     reference,
+    reference_images,
     reference_lenses,
     sersic_profile_Ie1,
     sersic_unit_total_flux,
@@ -63,12 +64,13 @@ def _pixels(size: int = SIZE) -> np.ndarray:
 
 def test_shares_no_code_with_the_fast_path() -> None:
     ours = set()
-    for module in (reference, reference_lenses):
+    for module in (reference, reference_images, reference_lenses):
         tree = ast.parse(Path(module.__file__).read_text())
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         ours |= {name for name in modules if name and name.startswith("arcforge")}
     allowed = {"arcforge.kernels.codes", "arcforge.engine.catalog", "arcforge.engine.psf_images"}  # data only
-    assert ours <= allowed | {"arcforge.engine.reference_lenses"}
+    allowed |= {"arcforge.engine.source_rows"}
+    assert ours <= allowed | {"arcforge.engine.reference_images", "arcforge.engine.reference_lenses"}
 
 
 @pytest.mark.parametrize("boxed", [False, True])

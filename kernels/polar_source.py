@@ -1,0 +1,255 @@
+"""Lensed light of a source that is an image: rays on rings around the lens, as dense as the image asks for.
+
+A lens maps a ring to a closed curve and is smooth along it and, but for its centre, across rings. Rays that
+lie evenly in angle and in radius are therefore a trapezoidal rule of smooth, periodic functions, whose error
+falls faster than any power of their distance once that is as fine as the image; and the point at which a
+lens is singular is where rings end. On a lattice in x and y the same accuracy took six times as many rays:
+between radius 0 and half the Einstein radius an isothermal lens stretches tangents without bound, and rings
+can hold as many rays as that needs, each its own number.
+
+Every ray goes to the grid by itself, with the weights of the gridding kernel (``spread.py``). Rows without a
+PSF have no gridding kernel that would smooth the pixels' edges: ``image_source.py``.
+"""
+
+import numpy as np
+
+from arcforge.kernels._jit import jit
+from arcforge.kernels.image_source import PAD, WIDEN, spline_at
+from arcforge.kernels.lanes import spread_8
+from arcforge.kernels.ray import F, source_points
+from arcforge.kernels.spread import REACH, TABLE_STEPS
+
+SECTORS = 64  # of a ring; dark ones are left out
+MOST_BANDS = 96  # of rings, in each of which every sector is dark or lit
+BATCH = 2048  # rays traced together, about
+RAYS = (MOST_BANDS + 1) * SECTORS  # that scratch holds
+TURN = F(2.0 * np.pi)
+# Rays lie at most this many nodes apart in the image: what is integrated is the light times a gridding
+# kernel, and that has a width too.
+MOST_APART_NODES = F(0.7)
+CLOSER = F(1.25)  # are rings than rays on them: a ring's sum is periodic, and misses less
+# Rings are this many times more, less one, at the centre, and half of that this many rings from it.
+CENTRE_MORE, CENTRE_RINGS = F(3.0), F(3.0)
+LONGER = F(1.1)  # than the chord between two directions the curve is, at the most
+
+
+@jit
+def survey(
+    kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, lit, radial, tangential
+):  # fmt: skip
+    """Look at rings from the lens's centre to ``radius`` [pix]: where they are lit, and how stretched.
+
+    Fills, for each of ``n_bands`` bands of rings: ``lit`` uint8 (bands, SECTORS); ``radial`` float32
+    (bands,), template pixels a pixel along a radius; ``tangential`` float32 (bands,), template pixels a
+    radian along a ring, where it is lit. ``xs`` to ``vs`` ((bands + 1) * SECTORS,) are scratch.
+    """
+    width = radius / F(n_bands)
+    lens_x, lens_y = fields[0], fields[1]
+    for k in range(n_bands + 1):
+        r = width * max(F(k), F(0.1))
+        for m in range(SECTORS):
+            xs[k * SECTORS + m] = lens_x + r * directions[0, m]
+            ys[k * SECTORS + m] = lens_y + r * directions[1, m]
+    count = (n_bands + 1) * SECTORS
+    source_points(kind, fields, xs[:count], ys[:count], us[:count], vs[:count])
+    for k in range(n_bands):
+        radial[k] = tangential[k] = F(0.0)
+        for m in range(SECTORS):
+            a, b = k * SECTORS + m, k * SECTORS + (m + 1) % SECTORS
+            c, d = a + SECTORS, b + SECTORS
+            u_low, u_high = (
+                min(min(us[a], us[b]), min(us[c], us[d])),
+                max(max(us[a], us[b]), max(us[c], us[d])),
+            )
+            v_low, v_high = (
+                min(min(vs[a], vs[b]), min(vs[c], vs[d])),
+                max(max(vs[a], vs[b]), max(vs[c], vs[d])),
+            )
+            margin = PAD + WIDEN * max(u_high - u_low, v_high - v_low)
+            is_lit = (
+                u_low - margin < half_u
+                and u_high + margin > -half_u
+                and v_low - margin < half_v
+                and v_high + margin > -half_v
+            )
+            lit[k, m] = 1 if is_lit else 0
+            radial[k] = max(radial[k], np.sqrt((us[c] - us[a]) ** 2 + (vs[c] - vs[a]) ** 2) / width)
+            if is_lit:
+                inner = np.sqrt((us[b] - us[a]) ** 2 + (vs[b] - vs[a]) ** 2)
+                outer = np.sqrt((us[d] - us[c]) ** 2 + (vs[d] - vs[c]) ** 2)
+                tangential[k] = max(tangential[k], LONGER * max(inner, outer) * F(SECTORS) / TURN)
+
+
+@jit
+def envelope(radial, tangential, width):
+    """Return (a, b, c) such that a + b c / (r + c) is smooth and no less than ``radial`` where rings are lit.
+
+    Of a few values of c [pix] the one that takes the fewest rings. An isothermal lens stretches all radii
+    alike: b is 0.
+    """
+    last = 0
+    for k in range(radial.size):
+        if tangential[k] > F(0.0):
+            last = k
+    a = F(0.0)
+    for k in range(last // 2, last + 1):
+        a = max(a, radial[k])
+    best_b, best_c, fewest = F(0.0), F(1.0), F(np.inf)
+    c = width
+    for _ in range(6):
+        b = F(0.0)
+        for k in range(last + 1):
+            b = max(b, (radial[k] - a) * ((F(k) + F(0.5)) * width + c) / c)
+        rings = b * c * np.log(F(1.0) + F(last + 1) * width / c)
+        if rings < fewest:
+            best_b, best_c, fewest = b, c, rings
+        c *= F(2.0)
+    return a, best_b, best_c
+
+
+@jit
+def density(stretch, least, apart, r):
+    """Return rings a pixel at radius ``r``, for an ``envelope`` of how radii are stretched.
+
+    It is smooth, as the sum over rings has to be. Near the centre there are more: the sum begins there, where
+    the light need not end, and what is lost at the beginning of a sum falls only as a power of the step.
+    """
+    a, b, c = stretch
+    found = CLOSER * (a + b * c / (r + c)) / apart
+    found = np.sqrt(found * found + least * least)
+    from_centre = r * found / CENTRE_RINGS
+    return found * (F(1.0) + CENTRE_MORE / (F(1.0) + from_centre * from_centre))
+
+
+@jit
+def next_ring(stretch, least, apart, r):
+    """Return the radius one ring further on, by the classical fourth-order rule of Runge and Kutta."""
+    a = F(1.0) / density(stretch, least, apart, r)
+    b = F(1.0) / density(stretch, least, apart, r + F(0.5) * a)
+    c = F(1.0) / density(stretch, least, apart, r + F(0.5) * b)
+    d = F(1.0) / density(stretch, least, apart, r + c)
+    return r + (a + F(2.0) * (b + c) + d) / F(6.0)
+
+
+@jit
+def polar_grid(
+    kind, fields, coefficients, amplitude, radius, apart, origin, nodes_per_pixel, bounds, table,
+    directions, lit, radial, tangential, xs, ys, us, vs, weights, grid,
+):  # fmt: skip
+    """Fill ``grid`` with one row's light for unit flux [per node].
+
+    Parameters
+    ----------
+    kind, fields
+        The lens's kind and the folded row, as ``ray.source_points`` takes them.
+    coefficients : float32 (rows, columns)
+        The template's spline coefficients, zero for three pixels at every edge; its centre is the source's.
+    amplitude : float32
+        Brightness per image pixel of a coefficient of 1.
+    radius : float32
+        From the lens to where no light is looked for [pix].
+    apart : float32
+        Distance of rays in the source plane, at the most [template pix].
+    origin, nodes_per_pixel : float32
+        Position of node 0 [pix from the stamp's centre]; nodes a pixel.
+    bounds : int64 (4,)
+        Nodes that hold light: first and end in y, then in x.
+    table : float32 (513 * 8,)
+        Gridding weights by position, as ``adaptive.adaptive_grid`` takes them.
+    directions : float32 (4, SECTORS)
+        Cosine and sine of the sectors' first edges, and of their middles.
+    lit, radial, tangential : uint8 (bands, SECTORS), float32 (bands,), float32 (bands,)
+        Scratch; their number of bands is how closely the rings are looked at before.
+    xs, ys, us, vs, weights : float32 (RAYS,)
+        Scratch.
+    grid : float32 (size, size)
+        Output.
+
+    Returns
+    -------
+    int
+        Rays traced.
+    """
+    grid[:] = F(0.0)
+    n_bands = radial.size
+    half_v, half_u = F(0.5) * F(coefficients.shape[0]), F(0.5) * F(coefficients.shape[1])
+    survey(kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, lit, radial, tangential)
+    width = radius / F(n_bands)
+    least = nodes_per_pixel / MOST_APART_NODES
+    stretch = envelope(radial, tangential, width)
+    lens_x, lens_y = fields[0], fields[1]
+    traced, count, ring = 0, 0, 0
+    r = F(0.5) / density(stretch, least, apart, F(0.0))
+    while r < radius:
+        rings = density(stretch, least, apart, r)
+        k = min(int(r / width), n_bands - 1)
+        if tangential[k] > F(0.0):
+            needed = TURN * max(tangential[k] / apart, r * least)
+            each = min(max(1, int(np.ceil(needed / F(SECTORS)))), RAYS)
+            step = TURN / F(each * SECTORS)
+            weight = amplitude * r * step / rings
+            half = F(0.5) - F(0.5) * F(each)
+            if ring == 0:  # the sum starts at radius 0 with a slope: the next term of Euler and Maclaurin
+                weight *= F(11.0 / 12.0)
+            for m in range(SECTORS):
+                if lit[k, m] == 0:
+                    continue
+                if count > 0 and count + each > BATCH:
+                    _add_rays(
+                        kind, fields, coefficients, count, origin, nodes_per_pixel, bounds, table, xs, ys, us,
+                        vs, weights, grid,
+                    )  # fmt: skip
+                    count = 0
+                # turned from the sector's middle by an angle so small that a short series does
+                cos, sin = r * directions[2, m], r * directions[3, m]
+                for j in range(each):
+                    turn = (F(np.int32(j)) + half) * step
+                    t2 = turn * turn
+                    along = F(1.0) - t2 * (F(0.5) - t2 * F(1.0 / 24.0))
+                    beside = turn * (F(1.0) - t2 * (F(1.0 / 6.0) - t2 * F(1.0 / 120.0)))
+                    xs[count + j] = lens_x + (cos * along - sin * beside)
+                    ys[count + j] = lens_y + (sin * along + cos * beside)
+                    weights[count + j] = weight
+                count += each
+                traced += each
+        r = next_ring(stretch, least, apart, r)
+        ring += 1
+    _add_rays(
+        kind, fields, coefficients, count, origin, nodes_per_pixel, bounds, table, xs, ys, us, vs, weights,
+        grid,
+    )  # fmt: skip
+    return traced
+
+
+@jit
+def _add_rays(
+    kind, fields, coefficients, count, origin, nodes_per_pixel, bounds, table, xs, ys, us, vs, weights,
+    grid,
+):  # fmt: skip
+    """Trace the rays that were gathered and put each one's light on the grid."""
+    source_points(kind, fields, xs[:count], ys[:count], us[:count], vs[:count])
+    side_v, side_u = coefficients.shape
+    centre_u, centre_v = F(0.5) * F(side_u - 1), F(0.5) * F(side_v - 1)
+    last_u, last_v = F(side_u - 3), F(side_v - 3)
+    size = grid.shape[1]
+    steps = F(TABLE_STEPS)
+    kept = 0
+    for k in range(count):  # those that meet the template move up
+        u, v = us[k] + centre_u, vs[k] + centre_v
+        us[kept], vs[kept], weights[kept] = u, v, weights[k]
+        xs[kept], ys[kept] = (xs[k] - origin) * nodes_per_pixel, (ys[k] - origin) * nodes_per_pixel
+        kept += F(1.0) <= u and u < last_u and F(1.0) <= v and v < last_v
+    for k in range(kept):
+        weights[k] *= spline_at(coefficients, us[k], vs[k])
+    y_first, y_end, x_first, x_end = bounds[0], bounds[1], bounds[2], bounds[3]
+    for k in range(kept):
+        i, j = int(xs[k] + F(0.5)), int(ys[k] + F(0.5))
+        if j < y_first or j >= y_end or i < x_first or i >= x_end:
+            continue
+        # within the node's own cell, in steps of the table
+        place_x, place_y = (xs[k] - F(i) + F(0.5)) * steps, (ys[k] - F(j) + F(0.5)) * steps
+        step_x, step_y = int(place_x), int(place_y)
+        spread_8(
+            grid, (j - 3) * size + i - 3, size, table, REACH * step_x, place_x - F(step_x), REACH * step_y,
+            place_y - F(step_y), weights[k],
+        )  # fmt: skip
