@@ -210,6 +210,7 @@ def draw_catalog(
         columns |= {name: draw.prior(name) for name in kept}
     is_control = uniform(seed, numbers, "control") < config.control_fraction
     columns["kind"] = kinds_of(uniform(seed, numbers, "kind"), config.negatives, is_control)
+    columns["is_arc"] = columns["kind"] == "arc"  # the label, as a number for those who train
     if set(config.negatives) & set(SHAPES):
         columns |= shape_columns(draw, columns["kind"], columns["theta_e_arcsec"])
     if config.control_fraction > 0.0:

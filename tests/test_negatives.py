@@ -175,6 +175,7 @@ def test_a_run_with_every_negative_is_made_again_bit_for_bit(tmp_path: Any) -> N
     assert found.n_rendered == 60
     catalog = {name: store.catalog.column(name).to_numpy(False) for name in store.catalog.column_names}
     assert set(catalog["kind"]) == {"arc", "control", *kinds}
+    np.testing.assert_array_equal(catalog["is_arc"], catalog["kind"] == "arc")
     plain = inject(tmp_path / "P.zarr", config=replace(config, negatives=MappingProxyType({})), n=60, seed=5)
     for name in ("averaged", "ring"):  # nearly all of their light is on the stamp: the arc's, in every band
         rows = np.flatnonzero(catalog["kind"] == name)
