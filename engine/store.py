@@ -12,8 +12,7 @@ A store is a zarr v3 group in a folder:
 ``plan.json``          what the bytes follow from; ``commits/``, ``manifest.json``: sizes and hashes
 =====================  =====================================================================================
 
-``control = hosts/pixels[host_index]`` and ``stamp = control + arc`` in float32, so that a pair cannot
-disagree (:mod:`arcforge.engine.pairing`).
+``control = hosts/pixels[host_index]``, ``stamp = control + arc`` in float32 (:mod:`arcforge.engine.pairing`).
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from arcforge.engine.commits import (
 from arcforge.engine.errors import StoreCorruptError, StoreError
 from arcforge.engine.image_reader import ImageReader
 from arcforge.engine.noise_models import updates_invvar
+from arcforge.engine.notebook import store_html
 from arcforge.engine.places import as_place
 from arcforge.engine.plan import Plan, read_plan
 from arcforge.engine.store_status import (
@@ -147,6 +147,8 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<Store {self.path}: {len(self)} rows, bands {self.bands}, {self.stamp_size} pix>"
+
+    _repr_html_ = store_html  # what notebooks show
 
     @property
     def bands(self) -> str:
@@ -378,9 +380,7 @@ class Store:
 
     def _check_sizes(self, array: str, shards: Any) -> None:
         """Refuse to read a shard whose file is not there as a whole, naming it; looked at once each."""
-        for key in (shard_key(array, int(shard)) for shard in shards):
-            if key in self._seen:
-                continue
+        for key in sorted({shard_key(array, int(shard)) for shard in shards} - self._seen):
             fault = size_fault(self.path, key, self._record(key))
             if fault:
                 raise StoreCorruptError(corrupt_message(self.path, key, fault))

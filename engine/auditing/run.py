@@ -41,6 +41,7 @@ from arcforge.engine.auditing.state import NO_PAIRS, AuditState
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.verdict import Verdict, decide
 from arcforge.engine.errors import AuditInputError, CatalogError
+from arcforge.engine.notebook import Report
 
 SCHEMA = "arcforge.audit/1"
 
@@ -160,7 +161,7 @@ def audit(
     if is_catalogue(path_or_store, columns):
         if html is not None:
             raise AuditInputError(f"{path_or_store}: a catalogue without pixels has no page; write JSON")
-        return audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds)
+        return Report(audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds))
     result = run_audit(
         path_or_store, seed=seed, n_pairs=n_pairs, thresholds=thresholds, columns=columns, progress=progress
     )
@@ -168,7 +169,7 @@ def audit(
         from arcforge.engine.auditing.page import write_page
 
         write_page(result, Path(html))
-    return result.report
+    return Report(result.report)
 
 
 def run_audit(
