@@ -7,8 +7,8 @@ to the source radius.
 
 * Smooth light: relative error V (V + c epsilon)^3 / 4320, the rule's fourth-order term, with c = max(2, 2/n)
   for the profile's curvature.
-* A cell that may hold the source's centre (epsilon > 1): the central brightness times a bound on the cusp's
-  share.
+* A cell that may hold the source's centre, or that the lens spreads over as much (epsilon > 1): the central
+  brightness times a bound on what the profile changes from there, b_n (width / 2)^(1/n).
 * Brightness is taken at the cell's near side, so an arc thinner than a cell that falls between the samples is
   seen.
 
@@ -83,7 +83,12 @@ def sample(m, kind, lens, x, y, width, cusp, exponential):
     # the near side's exponent itself tells that nothing is there. A product that no infinity turns into NaN.
     if exponent * (F(1.0) - F(1.2) * m.half_inverse_n * epsilon) > DARK:
         smooth = F(0.0)
-    peaked = m.central * min(F(0.05) * cusp * magnified, F(1.0))
+    # cusp times magnified^(1/n), from above
+    grown = magnified
+    if not exponential:
+        grown *= magnified if m.half_inverse_n > F(0.5) else F(1.0)
+        grown *= magnified if m.half_inverse_n > F(1.0) else F(1.0)
+    peaked = m.central * min(F(0.05) * cusp * grown, F(1.0))
     return brightness, (peaked if epsilon > F(1.0) else smooth)
 
 
