@@ -57,12 +57,12 @@ Progress = Callable[[int, int], None]
 
 
 def bench_pipeline(
-    n_rows: int = 4096,
+    n_rows: int = 20_480,
     *,
     threads: int | None = None,
     folder: Path | None = None,
     repeats: int = 3,
-    memory_rows: tuple[int, int] = (2048, 16384),
+    memory_rows: tuple[int, int] = (20_480, 61_440),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time whole runs and their parts, and return the report as a dict that JSON can hold.

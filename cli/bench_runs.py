@@ -19,7 +19,7 @@ _Repeats = Annotated[int, typer.Option(min=1, metavar="N", help="Interleaved rep
 
 
 def pipeline(
-    n: Annotated[int, typer.Option(min=256, help="Rows of a run.")] = 4096,
+    n: Annotated[int, typer.Option(min=256, help="Rows of a run.")] = 20_480,
     threads: Threads = None,
     folder: _Folder = None,
     repeats: _Repeats = 3,
