@@ -37,7 +37,7 @@ def gaussian_weights(sigma_pix, response, nodes_per_pixel, cosines, radius, weig
                 place -= size
 
 
-@inline
+@jit
 def _weigh_lines(out, at, count, x, first, step, weights, place, lines):
     """Set ``count`` >= 8 float32 of ``out`` to the weighted sum of lines of x that are ``step`` apart.
 
@@ -58,14 +58,13 @@ def _weigh_lines(out, at, count, x, first, step, weights, place, lines):
 @inline
 def _sum(grid, lit, line):
     """Return the sum of the lit nodes; ``line`` is scratch."""
-    count = lit[3] - lit[2]
-    line[:count] = np.float32(0.0)
+    for i in range(lit[2], lit[3]):
+        line[i] = np.float32(0.0)
     for j in range(lit[0], lit[1]):
-        row = grid[j, lit[2] :]
-        for i in range(count):
-            line[i] += row[i]
+        for i in range(lit[2], lit[3]):
+            line[i] += grid[j, i]
     total = 0.0
-    for i in range(count):
+    for i in range(lit[2], lit[3]):
         total += line[i]
     return total
 
@@ -97,7 +96,7 @@ def convolve_gaussians(
         Output.
     """
     bands, ny, nx = out.shape
-    size = grid.shape[0]
+    size, flat = grid.shape[0], grid.reshape(grid.size)
     span = (nx - 1) * nodes_per_pixel + 1
     for band in range(bands):
         radius = radii[band]
@@ -110,14 +109,15 @@ def convolve_gaussians(
         high = min(lit[3], end)
         low = min(max(lit[2], start + LANES), max(high - LANES, 0))
         count = max(high - low, LANES)
-        line[: end + LANES - start] = np.float32(0.0)
+        for i in range(end + LANES - start):
+            line[i] = np.float32(0.0)
         for j in range(ny):
             middle = first + j * nodes_per_pixel
             above = min(max(lit[0], middle - radius), lit[1])
             below = max(min(lit[1], middle + radius + 1), above)
             place = above - (middle - radius)
             _weigh_lines(
-                line, low - start, count, grid, above * size + low, size, weights, place, below - above
+                line, low - start, count, flat, above * size + low, size, weights, place, below - above
             )
             _weigh_lines(sums, 0, max(span, LANES), line, LANES, 1, weights, 0, 2 * radius + 1)
             if nodes_per_pixel == 1:
