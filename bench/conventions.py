@@ -1,6 +1,6 @@
-"""The figure of ``docs/conventions.md``: one rendered row, every length and angle drawn in.
+"""The figure of ``CONVENTIONS.md``: one rendered row, every length and angle drawn in.
 
-``python -m arcforge.bench.conventions docs/conventions.png`` makes it again. What is drawn is rendered and
+``python -m arcforge.bench.conventions bench/pictures/conventions.png`` makes it again. What is drawn is rendered and
 traced by the package itself, so that the figure cannot say otherwise than the code does.
 """
 
