@@ -18,6 +18,7 @@ from arcforge.engine.auditing import (
     integrity,
     light,
     masks,
+    own_negatives,
     residual,
     selftest,
     sky,
@@ -101,6 +102,7 @@ CHECKS: tuple[Check, ...] = (
     Check("D3", "What is not pixels: zeros, repeats, rounding", False, gates.check_artefacts),
     Check("G2", "Gates on other features, and ungrouped folds", False, gates.check_family),
     Check("G4", "Core gate by theta_E, PSF and flux", False, gates.check_strata),
+    Check("G5", "Arcs against the set's own negatives", False, own_negatives.check_own_negatives),
     Check("G3", "Gate with the core masked, by radius", False, masks.check_mask_sweep),
     Check("M1", "Remedies, measured on held-out hosts", False, masks.check_remedies),
 )
