@@ -82,3 +82,15 @@ def test_a_floor_widens_and_never_narrows():
     narrow, wide = Estimate(1.0, (0.999, 1.001), 5e-4), Estimate(1.0, (0.5, 1.5), 0.25)
     assert narrow.widened(0.01).ci95 == (0.99, 1.01)
     assert wide.widened(0.01).ci95 == (0.5, 1.5)
+
+
+def test_the_interval_of_a_share_stays_inside_and_leaves_room_at_its_ends():
+    bootstrap = HostBootstrap(np.arange(20), 50, np.random.default_rng(5))
+    resampled = 0.9 + 0.05 * np.random.default_rng(6).normal(size=50)
+    low, high = bootstrap.share(0.9, resampled).ci95
+    assert 0 < low < 0.9 < high < 1
+    assert 0.9 - low > high - 0.9
+    low, high = bootstrap.share(1.0, np.ones(50)).ci95
+    assert high == 1
+    assert 0.8 < low < 0.85  # 20 hosts all won: 0.025 ** (1 / 20)
+    assert bootstrap.share(0.5, np.full(50, 0.5)).ci95 == (0.5, 0.5)

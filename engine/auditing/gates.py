@@ -52,7 +52,7 @@ def check_artefacts(state: AuditState) -> Finding:
     limit = state.thresholds["gate.max_artefact_auc"]
     if np.array_equal(stamps, controls):
         return Finding(PASS, "zeros, repeats and rounding are the same in both", 0.5, (0.5, 0.5), limit)
-    gate = run_gate(stamps, controls, state.bootstrap, state.thresholds, state.rng("artefacts"), repeats=2)
+    gate = run_gate(stamps, controls, state.bootstrap, state.thresholds, state.rng("artefacts"))
     low, high = gate.auc.ci95
     text = f"AUC {gate.auc.value:.3f} from zeros, repeated values and rounding alone"
     status = PASS if high <= limit else WARN if low > limit else INCONCLUSIVE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import t as student_t
 
 from arcforge.engine.auditing.checks import Interval
@@ -69,6 +70,21 @@ class HostBootstrap:
         spread = float(np.std(kept, ddof=1)) * self._inflation if kept.size > 1 else float("nan")
         se = float(np.sqrt(spread**2 + extra_variance))
         return Estimate(float(value), (float(value - self._t * se), float(value + self._t * se)), se)
+
+    def share(self, value: float, resampled: Floats, extra_variance: float = 0.0) -> Estimate:
+        """Return a share or an AUC with its interval, which is symmetric in log(value / (1 - value)).
+
+        Near 1 the error falls with the distance from 1, and estimates above the truth would seem the surer
+        ones. A value of exactly 0 or 1 gets what as many hosts, each won or lost as a whole, leave open.
+        """
+        estimate = self.interval(value, resampled, extra_variance)
+        if not 0.0 < value < 1.0:
+            open_share = 1.0 - 0.025 ** (1.0 / self.n_groups)
+            low, high = max(value - open_share, 0.0), min(value + open_share, 1.0)
+            return Estimate(estimate.value, (low, high), estimate.se) if value == value else estimate
+        half = self._t * estimate.se / (value * (1.0 - value))
+        low, high = (float(expit(logit(value) + side * half)) for side in (-1.0, 1.0))
+        return Estimate(estimate.value, (low, high), estimate.se)
 
     def sums(self, values: Floats) -> tuple[Floats, Floats]:
         """Sum rows by host. Returns the total over hosts (...) and of each resample (resamples, ...)."""

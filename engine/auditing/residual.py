@@ -112,7 +112,7 @@ def check_explained_away(state: AuditState) -> Finding:
         state.bootstrap,
         state.thresholds,
         state.rng("explained away"),
-        between_hosts=True,
+        hardly_differ=True,
     )
     limit = state.thresholds["gate.explained_tolerance"]
     low, high = result.auc.ci95
