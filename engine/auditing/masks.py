@@ -25,6 +25,8 @@ Flags = NDArray[np.bool_]
 
 # Mask radii of the sweep; beyond 7.1 px the central 10 x 10 box is masked as a whole
 RADII_PIX = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
+# Fold assignments of each of these many gates: fewer do not tell how fits vary, which their intervals count
+_REPEATS = 3
 
 
 def ring_gate(
@@ -39,7 +41,9 @@ def ring_gate(
     window, cell = state.thresholds.count("gate.window_pix"), state.thresholds.count("gate.cell_pix")
     keep = state.distance >= radius_pix
     features = [cell_features(images, keep, window, cell) for images in (stamps, controls)]
-    return run_gate(features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=1)
+    return run_gate(
+        features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=_REPEATS
+    )
 
 
 def box_gate(
@@ -57,7 +61,9 @@ def box_gate(
     if not keep.any():
         return None
     features = [core_features(images, box)[:, keep] for images in (stamps, controls)]
-    return run_gate(features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=1)
+    return run_gate(
+        features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=_REPEATS
+    )
 
 
 def check_mask_sweep(state: AuditState) -> Finding:
