@@ -25,7 +25,7 @@ Flags = NDArray[np.bool_]
 
 # Mask radii of the sweep; beyond 7.1 px the central 10 x 10 box is masked as a whole
 RADII_PIX = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
-# Fold assignments of each of these many gates: fewer do not tell how fits vary, which their intervals count
+# Fold assignments of a gate that recommends: fewer do not tell how fits vary, which its interval counts
 _REPEATS = 3
 
 
@@ -36,13 +36,14 @@ def ring_gate(
     bootstrap: HostBootstrap,
     radius_pix: float,
     purpose: str,
+    repeats: int = 1,
 ) -> GateResult:
     """Gate on the cells of the window with the core masked: r < ``radius_pix`` is never looked at."""
     window, cell = state.thresholds.count("gate.window_pix"), state.thresholds.count("gate.cell_pix")
     keep = state.distance >= radius_pix
     features = [cell_features(images, keep, window, cell) for images in (stamps, controls)]
     return run_gate(
-        features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=_REPEATS
+        features[0], features[1], bootstrap, state.thresholds, state.rng(purpose), repeats=repeats
     )
 
 
@@ -210,9 +211,8 @@ def _measure(state: AuditState, remedy: Remedy, held_out: Flags, visible: Flags)
     bootstrap = _bootstrap_of(state, rows)
     stamps, controls = remedy.stamps[rows], remedy.controls[rows]
     core = box_gate(state, stamps, controls, bootstrap, remedy.radius_pix, remedy.name)
-    ring = ring_gate(
-        state, stamps, controls, bootstrap, max(remedy.radius_pix, limits["core.radius_pix"]), remedy.name
-    )
+    outside = max(remedy.radius_pix, limits["core.radius_pix"])
+    ring = ring_gate(state, stamps, controls, bootstrap, outside, remedy.name, _REPEATS)
     entry["auc_core"] = 0.5 if core is None else core.auc.value
     entry["ci95"] = [0.5, 0.5] if core is None else list(core.auc.ci95)
     entry["auc_ring"], entry["ring_ci95"] = ring.auc.value, list(ring.auc.ci95)
