@@ -143,7 +143,8 @@ def loaders(
     """
     from arcforge.bench.loaders import bench_loaders
 
-    report = bench_loaders(store, steps=steps)
+    with terminal.waiting("timing and training"):
+        report = bench_loaders(store, steps=steps)
     if json_file is not None:
         terminal.write_json(report, json_file)
     say_machine(report["machine"])

@@ -13,7 +13,7 @@ import typer
 
 from arcforge.cli import terminal
 from arcforge.cli.options import JsonFile, Overwrite, Resume, Seed, Threads
-from arcforge.cli.tables import duration_text, size_text, stamps_text
+from arcforge.cli.tables import counted, duration_text, size_text, stamps_text
 
 if TYPE_CHECKING:
     from arcforge.engine.estimate import Estimate
@@ -172,8 +172,8 @@ def _say_written(store: Store, partition: str | None, seconds: float) -> None:
     size = sum(record.size for record in store.files.values())
     _note_refused(store)
     terminal.say(
-        f"{store.path}: {len(store):,} rows in {plan.n_hosts:,} hosts, {stamps_text(plan)}, "
-        f"{size_text(size)}, {duration_text(seconds)}"
+        f"{store.path}: {counted(len(store), 'row')} in {counted(plan.n_hosts, 'host')}, "
+        f"{stamps_text(plan)}, {size_text(size)}, {duration_text(seconds)}"
     )
 
 
@@ -184,7 +184,7 @@ def _note_refused(store: Store) -> None:
         counts = ", ".join(f"{count} {reason}" for reason, count in refused["counts"].items())
         name, _, message = refused["first"][0]
         total = sum(refused["counts"].values())
-        terminal.note(f"{total} hosts refused: {counts}; the first is {name}: {message}")
+        terminal.note(f"{counted(total, 'host')} refused: {counts}; the first is {name}: {message}")
 
 
 @contextmanager

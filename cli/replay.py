@@ -53,7 +53,8 @@ def replay(
             f"{store}: was imported: its pixels came from elsewhere, and nothing here can replay them"
         )
     chosen = np.array(parse_rows(rows, len(opened), _MOST), dtype=np.int64)
-    fresh, stored = render_again(opened, chosen, threads).arcs, opened.arcs(chosen)
+    with terminal.waiting("rendering"):
+        fresh, stored = render_again(opened, chosen, threads).arcs, opened.arcs(chosen)
     if out is not None:
         controls = opened.ctrls(chosen)
         arrays = {"rows": opened.rows[chosen], "stamps": controls + fresh, "ctrls": controls, "arcs": fresh}

@@ -93,7 +93,8 @@ def _show_distributions(opened: Store, out: Path) -> None:
     from arcforge.cli.tables import plain_table
     from arcforge.engine.distributions import distributions, draw_distributions
 
-    found = distributions(opened)
+    with terminal.waiting("drawing again what was asked for"):
+        found = distributions(opened)
     table = plain_table("", "column", "median", "asked for", "distance", "p")
     for each in found:
         asked = "-" if each.asked is None else f"{median(each.asked):.4g}"

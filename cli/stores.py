@@ -40,7 +40,8 @@ def finalise(store: StorePath) -> None:
     from arcforge.engine.store import open_store
     from arcforge.engine.writer import finalise as complete_store
 
-    complete_store(store)
+    with terminal.waiting("completing"):
+        complete_store(store)
     terminal.say(f"{store}: complete, {len(open_store(store)):,} rows")
 
 
@@ -112,7 +113,8 @@ def info(store: StorePath, json_file: JsonFile = None) -> None:
     }
     for name, value in lines.items():
         terminal.say(f"{name:<11}{value}")
-    ranges = _ranges(opened) if len(opened) else {}
+    with terminal.waiting("reading the catalogue"):
+        ranges = _ranges(opened) if len(opened) else {}
     if ranges:
         table = plain_table("", "column", "lowest", "median", "highest", "not a number")
         for name, entry in ranges.items():

@@ -28,6 +28,11 @@ def stamps_text(plan: Plan) -> str:
     return f"{plan.stamp_size} x {plan.stamp_size} pix, bands {plan.bands}"
 
 
+def counted(n: int, noun: str) -> str:
+    """Return "1 host" or "46 hosts"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def size_text(n_bytes: int) -> str:
     """Return a number of bytes as people read it."""
     value, unit = float(n_bytes), "bytes"

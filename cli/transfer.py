@@ -10,6 +10,7 @@ import typer
 
 from arcforge.cli import terminal
 from arcforge.cli.options import JsonFile, Overwrite, Resume, StorePath
+from arcforge.cli.tables import counted
 
 _LISTED = 20
 
@@ -71,8 +72,8 @@ def import_(
     if len(refused) > _LISTED:
         terminal.complain(f"{len(refused) - _LISTED} more rows refused; all are in {out / 'refused.json'}")
     terminal.say(
-        f"{out}: {len(store):,} rows with {store.plan.n_hosts:,} hosts of {store.stamp_size} pix, bands "
-        f"{store.bands}; {len(refused):,} rows refused"
+        f"{out}: {counted(len(store), 'row')} with {counted(store.plan.n_hosts, 'host')} of "
+        f"{store.stamp_size} pix, bands {store.bands}; {counted(len(refused), 'row')} refused"
     )
     if json_file is not None:
         result = {"store": str(out), "n_rows": len(store), "n_hosts": store.plan.n_hosts}

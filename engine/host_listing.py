@@ -18,9 +18,11 @@ def list_host_files(path: Path) -> tuple[list[Path], list[Refusal]]:
             raise HostError(f"host {path}: unknown kind of file: give {', '.join(SUFFIXES)}, .parquet")
         return [path], []
     try:
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
     except OSError as error:
         raise HostError(f"hosts {path}: the folder cannot be read ({error.strerror})") from error
+    names = [entry.name for entry in entries if entry.is_file()]
+    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if brick_files(path):
         raise HostError(f"hosts {path}: coadd bricks need positions to cut out: give --positions")
     files = [path / name for name in names if is_host_file(name)]
@@ -32,7 +34,9 @@ def list_host_files(path: Path) -> tuple[list[Path], list[Refusal]]:
         if other != file:
             raise HostError(f"host {file}: has the same host_id as {other.name}: rename one of them")
     others = [name for name in names if not is_host_file(name) and not name.startswith(".")]
-    return files, [Refusal(str(path / name), "not a FITS or npz file", "not a cutout") for name in others]
+    left = [Refusal(str(path / name), "not a FITS or npz file", "not a cutout") for name in others]
+    way_out = "a folder inside; its files are not read: give it by --hosts in a run of its own"
+    return files, left + [Refusal(str(path / name), way_out, "folder inside") for name in folders]
 
 
 def host_id_of(file: Path) -> str:
