@@ -1,7 +1,7 @@
 """The figure of ``CONVENTIONS.md``: one rendered row, every length and angle drawn in.
 
-``python -m arcforge.bench.conventions bench/pictures/conventions.png`` makes it again. What is drawn is rendered and
-traced by the package itself, so that the figure cannot say otherwise than the code does.
+``python -m arcforge.bench.conventions bench/pictures/conventions.png`` makes it again. What is drawn is
+rendered and traced by the package itself, so that the figure cannot say otherwise than the code does.
 """
 
 from __future__ import annotations

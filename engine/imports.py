@@ -150,6 +150,8 @@ def import_pairs(
         raise ImportSourceError(
             f"{source}: does not state its pixel scale; give pixscale_arcsec in --map (a TOML file)"
         )
+    if not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
+        raise ImportSourceError(f"{source}: its pixel scale is {scale!r}; give pixscale_arcsec in --map")
     with tempfile.TemporaryFile(dir=_existing(root)) as scratch:
         scan = scan_source(source, opened, scratch)
         hosts = ImportedHosts(scan, scratch, len(opened.bands))
