@@ -63,9 +63,13 @@ class _Walker:
 
     def _statements(self, body: list[ast.stmt], names: dict[str, Any], constants: dict[str, bool]) -> None:
         for node in body:
-            if isinstance(node, ast.If):
+            if isinstance(node, ast.If) and not isinstance(node.test, ast.Name):
+                # a select, as the compiler makes of a value that is replaced where a comparison holds
+                assert not node.orelse, ast.dump(node)
+                self._expression(node.test, names, constants)
+                self._statements(node.body, names, constants)
+            elif isinstance(node, ast.If):
                 # a compile-time constant chooses one side; no other branch stands in the code of a ray
-                assert isinstance(node.test, ast.Name), ast.dump(node.test)
                 chosen = node.body if constants[node.test.id] else node.orelse
                 self._statements(chosen, names, constants)
                 if chosen and isinstance(chosen[-1], ast.Return):
@@ -148,7 +152,7 @@ def _is_integer(node: ast.expr) -> bool:
     if isinstance(node, ast.Call):
         called = ast.unparse(node.func)
         return called in _INTEGER_CALLS or called.endswith(".view(np.int32)")
-    return isinstance(node, ast.Name) and node.id in ("bits", "exponent")
+    return isinstance(node, ast.Name) and node.id == "bits"
 
 
 @lru_cache(maxsize=4)
