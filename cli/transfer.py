@@ -98,6 +98,9 @@ def export(
             metavar="JSON", help="An audit's report: write pairs as its recommended remedy leaves them."
         ),
     ] = None,
+    remedy_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another mask of that report than the recommended one.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a store's pairs and catalogue in another form; 'arcforge import' reads each back bit for bit.
@@ -121,10 +124,14 @@ def export(
     from arcforge.engine.remedies import RemediedStore, read_remedy
     from arcforge.engine.store import open_store
 
+    if remedy_name is not None and remedy is None:
+        raise typer.BadParameter(
+            "give the audit's report that measured it: --remedy", param_hint="--remedy-name"
+        )
     opened: Any = open_store(store)
     applied = ""
     if remedy is not None:
-        chosen = read_remedy(remedy)
+        chosen = read_remedy(remedy, remedy_name)
         n_rows = len(opened)
         opened = RemediedStore(opened, chosen)
         applied = f", {chosen.name} (r < {chosen.radius_pix:g} pix) of {n_rows:,}"

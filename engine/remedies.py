@@ -130,9 +130,9 @@ def read_remedy(report: Mapping[str, Any] | str | os.PathLike[str], name: str | 
     if name is None:
         name = next((key for key, entry in entries.items() if entry["recommended"]), None)
         if name is None:
-            raise ConfigError(
-                f"{source}: {report.get('verdict')}, no remedy is recommended; see its next step"
-            )
+            masks = " or ".join(key for key in entries if key in (MASK, MASK_VISIBLE)) or "none was measured"
+            verdict = report.get("verdict")
+            raise ConfigError(f"{source}: {verdict}, no remedy is recommended; one can be named: {masks}")
     if name not in entries or name not in (MASK, MASK_VISIBLE):
         masks = [key for key in entries if key in (MASK, MASK_VISIBLE)]
         raise ConfigError(

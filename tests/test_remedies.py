@@ -88,6 +88,19 @@ def test_an_export_holds_what_is_kept(store, tmp_path, form):
         np.testing.assert_array_equal(np.load(out / "ctrls.npy"), controls)
 
 
+def test_a_remedy_is_taken_by_name_where_none_is_recommended(store, tmp_path):
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps(report(None)))
+    args = ["export", str(store.path), "--remedy", str(path), "--format", "npy", "--out"]
+    refused = CliRunner().invoke(app, [*args, str(tmp_path / "a")])
+    assert refused.exit_code == 1
+    assert "one can be named: core_mask or core_mask_visible_only" in refused.stderr
+    named = CliRunner().invoke(app, [*args, str(tmp_path / "b"), "--remedy-name", "core_mask"])
+    assert f"{N} rows as npy, core_mask (r < 6 pix)" in named.stdout
+    alone = ["export", str(store.path), "--remedy-name", "core_mask", "--out", str(tmp_path / "c")]
+    assert CliRunner().invoke(app, alone).exit_code == 2
+
+
 def test_training_sees_the_remedied_pairs(store):
     pytest.importorskip("torch")
     from arcforge.engine.torch_data import PairStream
