@@ -70,7 +70,7 @@ class _Walker:
                 self._statements(node.body, names, constants)
             elif isinstance(node, ast.If):
                 # a compile-time constant chooses one side; no other branch stands in the code of a ray
-                chosen = node.body if constants[node.test.id] else node.orelse
+                chosen = node.body if constants[ast.unparse(node.test)] else node.orelse
                 self._statements(chosen, names, constants)
                 if chosen and isinstance(chosen[-1], ast.Return):
                     return

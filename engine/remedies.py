@@ -127,14 +127,15 @@ def read_remedy(report: Mapping[str, Any] | str | os.PathLike[str], name: str | 
     if not isinstance(report, Mapping) or not isinstance(report.get("remedies"), list):
         raise ConfigError(f"{source}: is no audit's report; give what 'arcforge audit --json' wrote")
     entries = {entry["name"]: entry for entry in report["remedies"]}
+    masks = [key for key in entries if key in (MASK, MASK_VISIBLE)]
     if name is None:
         name = next((key for key, entry in entries.items() if entry["recommended"]), None)
         if name is None:
-            masks = " or ".join(key for key in entries if key in (MASK, MASK_VISIBLE)) or "none was measured"
-            verdict = report.get("verdict")
-            raise ConfigError(f"{source}: {verdict}, no remedy is recommended; one can be named: {masks}")
-    if name not in entries or name not in (MASK, MASK_VISIBLE):
-        masks = [key for key in entries if key in (MASK, MASK_VISIBLE)]
+            raise ConfigError(
+                f"{source}: {report.get('verdict')}, no remedy is recommended; one can be named: "
+                f"{' or '.join(masks) or 'none was measured'}"
+            )
+    if name not in masks:
         raise ConfigError(
             f"{source}: {name!r} is no mask that it measured; there is {', '.join(masks) or 'none'}"
         )
