@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from arcforge.engine import sealed
-from arcforge.engine.durable import place, reached
+from arcforge.engine.durable import place, place_first, reached
 from arcforge.engine.errors import StoreCorruptError, StoreError
 from arcforge.engine.places import is_object
 from arcforge.engine.plan import Plan
@@ -71,11 +71,32 @@ def place_files(root: Path, files: dict[str, bytes | memoryview]) -> Files:
 
 
 def commit(root: Path, plan: Plan, name: str, files: Files, **facts: Any) -> None:
-    """Write the record that makes a part count. Every file must be in place."""
+    """Write the record that makes a part count. Every file must be in place.
+
+    Raises
+    ------
+    StoreError
+        Where a writer of another plan has committed the part; object stores have no locks that keep it away.
+    """
     reached("before commit")
     record = {"plan_sha256": plan.sha256, "part": name} | facts | {"files": _as_json(files)}
-    place(root / commit_file(name), sealed.seal(record))
+    path, data = root / commit_file(name), sealed.seal(record)
+    if not place_first(path, data):
+        _refuse_other_writer(path, plan)
+        place(path, data)  # a damaged record, or one of files that were lost since
     reached("committed")
+
+
+def _refuse_other_writer(path: Path, plan: Plan) -> None:
+    try:
+        found = sealed.read_sealed(path, _RECORD_REMEDY).get("plan_sha256")
+    except StoreCorruptError:
+        return
+    if found != plan.sha256:
+        raise StoreError(
+            f"{path}: a run with another plan writes to the same place; let one of them end, "
+            "and give the other a place of its own"
+        )
 
 
 def read_commit(root: Path, plan_sha256: str, name: str) -> dict[str, Any]:

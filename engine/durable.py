@@ -69,6 +69,17 @@ def place(path: Path, data: bytes | bytearray | memoryview) -> None:
         raise _cannot_write(path, len(data), error) from error
 
 
+def place_first(path: Path, data: bytes | bytearray | memoryview) -> bool:
+    """Write ``data`` to ``path`` as the first to do so; return False where another content is there.
+
+    Objects only, which know no locks; a file is placed as ever, its writer holds the store's lock.
+    """
+    if isinstance(path, ObjectPath):
+        return path.create(data)
+    place(path, data)
+    return True
+
+
 @contextmanager
 def place_large(path: Path) -> Iterator[Path]:
     """Give a temporary path to write a large file to; when the body ends, the file takes its place, durably.

@@ -187,6 +187,29 @@ class ObjectPath:
         content = bytes(data)
         self._try(lambda: obstore.put(self._store, self._key, content, use_multipart=False))
 
+    def create(self, data: bytes | bytearray | memoryview) -> bool:
+        """Place an object where there is none; return False where there is one with another content.
+
+        The server decides which of several writers is the first (a conditional PUT, ``If-None-Match: *``). A
+        request that is repeated because its answer was lost meets its own object, which has the same content.
+        Servers without such requests are told by ``AWS_CONDITIONAL_PUT=disabled``: the last writer then wins.
+        """
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError
+
+        content = bytes(data)
+
+        def put() -> bool:
+            try:
+                obstore.put(self._store, self._key, content, use_multipart=False, mode="create")
+            except AlreadyExistsError:
+                return False
+            except (NotSupportedError, NotImplementedError):
+                self.put(content)
+            return True
+
+        return self._try(put) or self.read_bytes() == content
+
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove an object."""
         import obstore

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from arcforge.engine import sealed
-from arcforge.engine.durable import place
+from arcforge.engine.durable import place_first
 from arcforge.engine.errors import ConfigError, StoreCorruptError, StoreError
 
 PLAN_FILE = "plan.json"
@@ -101,8 +102,16 @@ class Plan:
         return list(range(i % n, self.n_shards, n))
 
     def write(self, root: Path) -> None:
-        """Place the plan in a store's folder."""
-        place(root / PLAN_FILE, sealed.seal(asdict(self)))
+        """Place the plan in a store's folder.
+
+        Raises
+        ------
+        FileExistsError
+            Where another process has begun a store there in the meantime, by another plan.
+        """
+        path = root / PLAN_FILE
+        if not place_first(path, sealed.seal(asdict(self))):
+            raise FileExistsError(errno.EEXIST, "another run has begun a store there", str(path))
 
     def refuse_other(self, stored: Plan, root: Path) -> None:
         """Refuse to go on with a store that was begun by another plan.

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 
 from arcforge.cli.app import app
 from arcforge.engine import open_store, places
+from arcforge.engine.commits import FileRecord, commit, files_of, read_commit
 from arcforge.engine.errors import ConfigError, StoreCorruptError, StoreError, StoreExistsError
 from arcforge.engine.inject import inject
 from arcforge.engine.places import as_place
+from arcforge.engine.plan import read_plan
 from arcforge.engine.verify import verify
 from arcforge.engine.writer import finalise
 
@@ -184,6 +186,35 @@ def test_damage_is_found_and_repaired(remote, config):
     done = CliRunner().invoke(app, ["verify", WHERE])
     assert done.exit_code == 0, done.output
     assert shard.read_bytes() == good
+
+
+def test_of_two_writers_the_server_takes_the_first(faults, generated):
+    first, second = (replace(generated.plan, seed=seed) for seed in (1, 2))
+    root = as_place("s3://sky/runs/two.zarr")
+    first.write(root)
+    first.write(root)  # the same plan again: a request repeated, or another partition's
+    with pytest.raises(FileExistsError):
+        second.write(root)
+    assert read_plan(root) == first
+    files = {"arcs/c/0": FileRecord(3, "ab")}
+    commit(root, first, "shard-00000", files)
+    with pytest.raises(StoreError, match="another plan writes"):
+        commit(root, second, "shard-00000", files)
+    assert read_commit(root, first.sha256, "shard-00000")["plan_sha256"] == first.sha256
+    newer = {"arcs/c/0": FileRecord(4, "cd")}  # the same plan's may be replaced, and a damaged one
+    commit(root, first, "shard-00000", newer)
+    (root / "commits/shard-00000.json").put(b"{}")
+    commit(root, first, "shard-00000", newer)
+    assert files_of(read_commit(root, first.sha256, "shard-00000")) == newer
+
+
+def test_a_server_without_conditional_requests_is_written_to(faults, monkeypatch):
+    monkeypatch.setattr(places, "_stores", {})
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    path = as_place("s3://sky/plain")
+    assert path.create(b"a")
+    assert path.create(b"b")
+    assert path.read_bytes() == b"b"
 
 
 def test_a_server_that_only_fails_is_named(faults, monkeypatch):
