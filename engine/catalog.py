@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.catalog_files import read_catalog
 from arcforge.engine.columns import COLUMNS, FLUX, PSF_FWHM, Column
+from arcforge.engine.components import read_components
 from arcforge.engine.errors import CatalogError
 from arcforge.kernels.codes import (
     CONTROL,
@@ -80,6 +81,8 @@ class RenderColumns:
     moffat_beta: Floats
     psf_id: NDArray[np.int64]  #: -1 where the PSF is not an image
     source_id: NDArray[Any]  #: (n,) text; "" where the source is a Sersic profile
+    more_fraction: Floats  #: (n, k, bands) share of further components in the flux; see ``components``
+    more_shape: Floats  #: (n, k, 6) x, y, R_e, n, e, phi of each, x and y from the first one's centre
 
     def __len__(self) -> int:
         return int(self.lens_model.shape[0])
@@ -298,6 +301,7 @@ def render_columns(
         **geometry,
         src_flux_nmgy=np.ascontiguousarray(np.stack(flux, axis=1)),
         source_id=source_id,
+        **read_components(table, table._names, names, profile),
         **_psf_columns(table, names, lens),
     )
 

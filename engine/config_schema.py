@@ -17,7 +17,11 @@ from arcforge.engine.variants import VARIANTS
 
 SCHEMA = "arcforge.config/1"
 PIXEL_RESPONSES = ("in_psf", "box")
-NAMES = {"lens_model": ("SIE", "SIS"), "psf_model": ("gaussian", "moffat", "none")}
+NAMES = {
+    "lens_model": ("SIE", "SIS"),
+    "psf_model": ("gaussian", "moffat", "none"),
+    "src_structure": ("sersic", "bulge_disk", "clumpy"),
+}
 _VARIANTS = tuple(variant.name for variant in VARIANTS)
 _ANGLE = Prior.of("uniform", low=0.0, high=math.pi)
 
@@ -268,6 +272,21 @@ PRIORS: dict[str, tuple[Prior, str]] = {
     "src_n": (Prior.of("constant", value=1.0), "Sersic index"),
     "src_e": (Prior.of("rayleigh", sigma=0.2, high=0.6), "e = (1-q)/(1+q)"),
     "src_phi_rad": (_ANGLE, "position angle"),
+    "src_structure": (
+        Prior.of("constant", value="sersic"),
+        "sersic, bulge_disk (src_n is the disk's) or clumpy (a disk with star-forming clumps)",
+    ),
+    "bulge_fraction": (Prior.of("uniform", low=0.1, high=0.6), "bulge over total, reference band"),
+    "bulge_reff_ratio": (Prior.of("uniform", low=0.1, high=0.4), "half-light radius over the disk's"),
+    "bulge_n": (Prior.of("uniform", low=2.0, high=4.0), "its Sersic index"),
+    "bulge_redder_mag": (
+        Prior.of("uniform", low=0.0, high=0.3),
+        "how much redder than the disk, from each of u, g, r, i, z, y to the next",
+    ),
+    "clump_count": (Prior.of("choice", values=(2, 3, 4, 5)), "clumps on a disk"),
+    "clump_fraction": (Prior.of("uniform", low=0.1, high=0.4), "all clumps over total, reference band"),
+    "clump_reff_ratio": (Prior.of("uniform", low=0.05, high=0.15), "half-light radius over the disk's"),
+    "clump_bluer_mag": (Prior.of("uniform", low=0.0, high=0.2), "how much bluer than the disk, likewise"),
     "src_dmag": (
         Prior.of("uniform", low=1.5, high=3.5),
         "unlensed source minus host, magnitudes in the reference band",
@@ -298,6 +317,19 @@ PRIORS: dict[str, tuple[Prior, str]] = {
     ),
     "psf_fwhm_arcsec_r": (Prior.of("normal", mean=1.36, sigma=0.12, low=1.0, high=2.0), "the same in r"),
     "psf_fwhm_arcsec_z": (Prior.of("normal", mean=1.32, sigma=0.15, low=0.9, high=2.0), "the same in z"),
+}
+
+# Ranges of priors that are no columns of the catalogue.
+RANGES: dict[str, Column] = {
+    column.name: column
+    for column in (
+        Column("bulge_fraction", 0.0, 1.0),
+        Column("bulge_reff_ratio", 0.0, low_open=True),
+        Column("bulge_n", 0.3, 8.0),
+        Column("clump_count", 1.0, 20.0),
+        Column("clump_fraction", 0.0, 1.0),
+        Column("clump_reff_ratio", 0.0, low_open=True),
+    )
 }
 
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -347,7 +379,8 @@ def check_prior(name: str, prior: Prior) -> None:
         return
     if prior.is_name:
         raise ConfigError(f"{name} may be {support[0]!r}, allowed: numbers")
-    column = PSF_FWHM if name.startswith(PSF_FWHM.name) else COLUMNS.get(name, Column(name))
+    known = COLUMNS | RANGES
+    column = PSF_FWHM if name.startswith(PSF_FWHM.name) else known.get(name, Column(name))
     low, high = min(support), max(support)
     # a Rayleigh variate is never 0: the uniform number that it is made from is not
     low_open = column.low_open and prior.dist != "rayleigh"

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from arcforge.engine.components import is_share
 from arcforge.engine.config_schema import colour_prior
 from arcforge.engine.errors import ConfigError, HostError
 from arcforge.engine.lens_draws import lens_columns
 from arcforge.engine.lookalikes import SHAPES
 from arcforge.engine.negatives import kinds_of, shape_columns
 from arcforge.engine.priors import Prior
+from arcforge.engine.source_structure import structure_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -203,6 +205,8 @@ def draw_catalog(
     if bank is not None and images is not None:
         columns["source_id"] = np.where(images >= 0, np.array(bank.ids)[images], "")
     columns |= _source_columns(draw, table, host, bank, images)
+    is_image = np.zeros(numbers.size, dtype=np.bool_) if images is None else images >= 0
+    columns |= structure_columns(draw, columns, is_image)
     columns |= _psf_columns(config, table, seed, numbers, host)
     if population is not None:
         columns["population_row"] = draw.population_row
@@ -365,5 +369,9 @@ def _blank_controls(columns: dict[str, Any], is_control: NDArray[np.bool_]) -> N
     for name in columns:
         if name in _ARC_COLUMNS or name.startswith("src_flux_nmgy_"):
             columns[name] = np.where(is_control, 0.0, columns[name])
-        elif name.startswith("src_"):
+        elif name == "src_structure":
+            columns[name] = np.where(is_control, "", columns[name])
+        elif is_share(name):
+            columns[name] = np.where(is_control, 0.0, columns[name])
+        elif name.startswith("src"):
             columns[name] = np.where(is_control, np.nan, columns[name])

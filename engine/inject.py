@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from arcforge.engine import provenance
 from arcforge.engine.catalog import RenderColumns, read_catalog
 from arcforge.engine.commits import is_done, shard_name
+from arcforge.engine.components import components
 from arcforge.engine.config import Config, default_config, load_config
 from arcforge.engine.draws import assign_splits
 from arcforge.engine.durable import write_lock
@@ -317,10 +318,12 @@ def _check_renderable(columns: RenderColumns, run: Run) -> None:
             f"{columns.psf_id[row]}; give hosts with PSFs, or gaussian, moffat or none"
         )
     variant = variant_named(plan.render["variant"])
-    sources = source_rows(columns, run.bank, plan.pixscale_arcsec)
-    if variant.name != "reference":  # which needs no grid
+    for part in components(columns):
+        sources = source_rows(part, run.bank, plan.pixscale_arcsec)
+        if variant.name == "reference":  # which needs no grid
+            continue
         layout(
-            columns if sources is None else sources.bounded,
+            part if sources is None else sources.bounded,
             stamp_size=plan.stamp_size,
             pixscale_arcsec=plan.pixscale_arcsec,
             rtol=plan.render["rtol"],

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.catalog import RenderColumns, render_columns
+from arcforge.engine.components import components
 from arcforge.engine.profiles import (
     deflection_epl,
     deflection_nfw,
@@ -192,12 +193,18 @@ def _draw_source(axes: Axes, columns: RenderColumns, row: int, curves: Curves) -
     for line in curves.caustics:
         axes.plot(line[:, 0], line[:, 1], color=CAUSTIC, lw=0.9, ls="--")
     axes.plot(curves.cut[:, 0], curves.cut[:, 1], color="0.65", lw=0.8, ls=":")
-    x, y = float(columns.src_x_arcsec[row]), float(columns.src_y_arcsec[row])
-    reff, e = float(columns.src_reff_arcsec[row]), float(columns.src_e[row])
-    outline = ellipse(reff, (1 - e) / (1 + e), float(columns.src_phi_rad[row]))
-    axes.plot(x + outline[:, 0], y + outline[:, 1], color=SOURCE, lw=0.9)
-    axes.plot(x, y, "+", color=SOURCE, ms=4)
-    points = np.concatenate([[[x - reff, y - reff], [x + reff, y + reff]], *curves.caustics, curves.cut])
+    ends: list[Any] = []
+    for part in components(columns.take([row])):
+        if ends and part.lens_model[0] == CONTROL:  # a component that this row does not have
+            continue
+        x, y = float(part.src_x_arcsec[0]), float(part.src_y_arcsec[0])
+        reff, e = float(part.src_reff_arcsec[0]), float(part.src_e[0])
+        outline = ellipse(reff, (1 - e) / (1 + e), float(part.src_phi_rad[0]))
+        axes.plot(x + outline[:, 0], y + outline[:, 1], color=SOURCE, lw=0.5 if ends else 0.9)
+        if not ends:
+            axes.plot(x, y, "+", color=SOURCE, ms=4)
+        ends += [[x - reff, y - reff], [x + reff, y + reff]]
+    points = np.concatenate([ends, *curves.caustics, curves.cut])
     reach = 1.15 * float(np.abs(points).max())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), facecolor="#202020")
     axes.set_title("source plane", fontsize=7, pad=2)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine import components
 from arcforge.engine.errors import CatalogError
 from arcforge.engine.psf import gaussian_sigma
 from arcforge.engine.source_bank import SourceBank, Template
@@ -142,7 +143,7 @@ def steps_of_average(columns: RenderColumns, pixscale_arcsec: float) -> NDArray[
     sigma = gaussian_sigma(fwhm)
     sigma = np.where(columns.psf_model == PSF_IMAGE, _IMAGE_SIGMA_PIX * pixscale_arcsec, sigma)
     sigma = np.where(columns.psf_model == PSF_NONE, _NO_PSF_SIGMA_PIX * pixscale_arcsec, sigma)
-    beta = np.hypot(columns.src_x_arcsec, columns.src_y_arcsec)
+    beta = np.hypot(columns.src_x_arcsec, columns.src_y_arcsec) + components.offset_arcsec(columns)
     # the long axis of a flattened lens's ring, and a source beyond it
     radius = 1.3 * columns.theta_e_arcsec / (1.0 - np.abs(columns.shear)) + beta + columns.src_reff_arcsec
     return np.clip(np.ceil(_STEPS * radius / sigma), _FEWEST, _MOST).astype(np.int64)
@@ -174,7 +175,13 @@ def _turned(columns: RenderColumns, angle_rad: Floats) -> RenderColumns:
     turned = {
         name: getattr(columns, name) + angle_rad for name in ("lens_phi_rad", "shear_phi_rad", "src_phi_rad")
     }
-    return replace(columns, src_x_arcsec=c * x - s * y, src_y_arcsec=s * x + c * y, **turned)
+    return replace(
+        columns,
+        src_x_arcsec=c * x - s * y,
+        src_y_arcsec=s * x + c * y,
+        more_shape=components.turned(columns, angle_rad),
+        **turned,
+    )
 
 
 def _shape_values(catalog: Any, rows: NDArray[np.int64]) -> Mapping[str, Floats]:

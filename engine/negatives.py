@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.components import column_names, component_numbers
 from arcforge.engine.lookalikes import SHAPE_COLUMNS, SHAPES
 
 if TYPE_CHECKING:
@@ -100,4 +101,20 @@ def as_negatives(table: pa.Table, kind: str, bands: str) -> pa.Table:
             table = put_column(table, name, np.zeros(n))
         for name in ("src_reff_arcsec", "src_n", "src_e"):
             table = put_column(table, name, np.full(n, np.nan))
+        table = _without_components(table, bands)
     return put_column(table, "negative_flux_factor", factor)
+
+
+def _without_components(table: pa.Table, bands: str) -> pa.Table:
+    """Rows whose light is of one piece."""
+    from arcforge.engine.run_rows import put_column
+
+    n = table.num_rows
+    for number in component_numbers(table.column_names):
+        shares, shapes = column_names(number, bands)
+        for names, value in ((shares, 0.0), (shapes, np.nan)):
+            for name in names:
+                table = put_column(table, name, np.full(n, value))
+    if "src_structure" in table.column_names:
+        table = put_column(table, "src_structure", [""] * n)
+    return table

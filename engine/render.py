@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.catalog import render_columns
+from arcforge.engine.components import has_components, render_components
 from arcforge.engine.errors import RenderError
 from arcforge.engine.lookalikes import lookalike_kinds, render_lookalikes
 from arcforge.engine.profiles import (
@@ -168,6 +169,27 @@ def render_rows(
         raise RenderError(
             f"out must be a C-contiguous float32 array of shape {shape}, not {out.dtype} {out.shape}"
         )
+    if has_components(columns):
+        images, bank = _as_images(psf_images, shape[1]), as_bank(sources)
+
+        def one_component(part: RenderColumns, image: Any, magnified: Any, spent: Any) -> None:
+            render_rows(
+                part,
+                stamp_size=stamp_size,
+                pixscale_arcsec=pixscale_arcsec,
+                rtol=rtol,
+                variant=variant,
+                threads=threads,
+                pixel_response=pixel_response,
+                psf_images=images,
+                sources=bank,
+                out=image,
+                magnification=magnified,
+                effort=spent,
+            )
+
+        render_components(columns, one_component, out, magnification, effort)
+        return out
     boxed = pixel_response == "box"
     images = _as_images(psf_images, shape[1])
     image_rows = source_rows(columns, as_bank(sources), pixscale_arcsec)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.catalog import RenderColumns, render_columns
+from arcforge.engine.components import column_names
 from arcforge.engine.draws import assign_hosts, draw_catalog
 from arcforge.engine.errors import CatalogError, ConfigError
 from arcforge.engine.noise import gain_columns
@@ -194,9 +195,25 @@ def used_rows(
             table = put_column(
                 table, f"{name}_{band}", _recorded(raw, f"{name}_{band}", values[:, i], is_lens)
             )
+    table = _with_components(table, columns, bands, is_profile)
     names = np.array(sorted(PSF_MODELS, key=lambda name: PSF_MODELS[name]))
     table = put_column(table, "psf_model", names[columns.psf_model])
     return put_column(table, "theta_e_convention", np.full(len(columns), "intermediate")), columns
+
+
+def _with_components(
+    table: pa.Table, columns: RenderColumns, bands: str, is_profile: NDArray[np.bool_]
+) -> pa.Table:
+    """Record the components that were used: shares 0 and shapes null where a row has no such component."""
+    for k in range(columns.more_fraction.shape[1]):
+        fraction, shape = columns.more_fraction[:, k], columns.more_shape[:, k]
+        there = is_profile & (fraction > 0.0).any(axis=1)
+        shares, shapes = column_names(k + 2, bands)
+        for b, name in enumerate(shares):
+            table = put_column(table, name, np.where(there, fraction[:, b], 0.0))
+        for c, name in enumerate(shapes):
+            table = put_column(table, name, np.where(there, shape[:, c], np.nan))
+    return table
 
 
 def with_gain(table: pa.Table, config: Config, hosts: HostSet) -> pa.Table:

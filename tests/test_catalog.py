@@ -42,6 +42,12 @@ def make(n: int = 5, bands: str = "grz") -> Catalog:
     return columns
 
 
+# of five rows in three bands, with a source of one piece
+SHAPES = {
+    "src_flux_nmgy": (5, 3), "psf_fwhm_arcsec": (5, 3), "more_fraction": (5, 0, 3), "more_shape": (5, 0, 6),
+}  # fmt: skip
+
+
 def refusal(catalog: Any, **options: Any) -> str:
     with pytest.raises(CatalogError) as caught:
         render_columns(catalog, "grz", **options)
@@ -60,7 +66,7 @@ def test_columns_are_contiguous_typed_and_defaulted() -> None:
         expected = {"lens_model": np.int8, "psf_model": np.int8, "psf_id": np.int64}.get(name, np.float64)
         assert values.flags.c_contiguous, name
         assert values.dtype == expected, name
-        assert values.shape == ((5, 3) if name in ("src_flux_nmgy", "psf_fwhm_arcsec") else (5,)), name
+        assert values.shape == SHAPES.get(name, (5,)), name
     assert (columns.lens_model == SIE).all()
     assert (columns.psf_model == PSF_GAUSSIAN).all()
     for name, value in {

@@ -34,19 +34,40 @@ def _rows(lens_rows: Any, scene: str, **columns: Any) -> dict[str, np.ndarray]:
     return lens_rows(**dict(zip(names, SCENES[scene], strict=True)), src_flux_nmgy_r=5.0, **columns)
 
 
-def _lenstronomy(scene: str, psf: dict[str, Any], numerics: dict[str, Any]) -> np.ndarray:
-    """Return lenstronomy's image of the scene, flux 5.
+def _sersic(
+    flux: float, x: float, y: float, reff: float, n: float, src_e: float, src_phi: float
+) -> dict[str, float]:
+    """Return lenstronomy's parameters of our profile.
 
     Its elliptical radius is sqrt(q x^2 + y^2 / q), so its R_sersic is sqrt(q) times the major-axis one; and
     its b_n is the straight line 1.9992 n - 0.3271 (3 % off at n = 0.5). Radius and amplitude are scaled so
     that its profile is ours exactly: b' (R / R')^(1/n) = b_n (R / R_e)^(1/n).
+    """
+    from lenstronomy.LightModel.Profiles.sersic import SersicElliptic
+
+    q = (1.0 - src_e) / (1.0 + src_e)
+    exact, theirs = float(sersic_bn(np.float64(n))), float(SersicElliptic().b_n(n))
+    src_e1, src_e2 = _components(src_e, src_phi)
+    central = central_brightness(*(np.float64(value) for value in (n, exact, q, reff)))
+    return {
+        "amp": flux * float(central) * np.exp(-theirs), "n_sersic": n,
+        "R_sersic": np.sqrt(q) * reff * (theirs / exact) ** n,
+        "e1": src_e1, "e2": src_e2, "center_x": x, "center_y": y,
+    }  # fmt: skip
+
+
+def _lenstronomy(
+    scene: str, psf: dict[str, Any], numerics: dict[str, Any], more: tuple[tuple[float, ...], ...] = ()
+) -> np.ndarray:
+    """Return lenstronomy's image of the scene, flux 5.
+
+    ``more`` are further components: share of the flux, place from the first one, R_e, n, e, phi.
     """
     from lenstronomy.Data.imaging_data import ImageData
     from lenstronomy.Data.psf import PSF
     from lenstronomy.ImSim.image_model import ImageModel
     from lenstronomy.LensModel.lens_model import LensModel
     from lenstronomy.LightModel.light_model import LightModel
-    from lenstronomy.LightModel.Profiles.sersic import SersicElliptic
 
     theta_e, e, phi, shear, shear_phi, x, y, reff, n, src_e, src_phi, lens_x, lens_y = SCENES[scene]
     first = -0.5 * (SIZE - 1) * SCALE
@@ -60,21 +81,14 @@ def _lenstronomy(scene: str, psf: dict[str, Any], numerics: dict[str, Any]) -> n
         {"theta_E": theta_e, "e1": e1, "e2": e2, "center_x": lens_x, "center_y": lens_y},
         {"gamma1": gamma1, "gamma2": gamma2, "ra_0": lens_x, "dec_0": lens_y},
     ]
-    q = (1.0 - src_e) / (1.0 + src_e)
-    exact, theirs = float(sersic_bn(np.float64(n))), float(SersicElliptic().b_n(n))
-    src_e1, src_e2 = _components(src_e, src_phi)
-    central = central_brightness(*(np.float64(value) for value in (n, exact, q, reff)))
-    source = [
-        {
-            "amp": 5.0 * central * np.exp(-theirs), "n_sersic": n,
-            "R_sersic": np.sqrt(q) * reff * (theirs / exact) ** n,
-            "e1": src_e1, "e2": src_e2, "center_x": lens_x + x, "center_y": lens_y + y,
-        }
-    ]  # fmt: skip
+    x, y = lens_x + x, lens_y + y
+    rest = 5.0 * (1.0 - sum(each[0] for each in more))
+    source = [_sersic(rest, x, y, reff, n, src_e, src_phi)]
+    source += [_sersic(5.0 * share, x + dx, y + dy, *shape) for share, dx, dy, *shape in more]
+    light = LightModel(["SERSIC_ELLIPSE"] * len(source))
     model = ImageModel(
-        data, PSF(**psf), LensModel(["SIE", "SHEAR"]), source_model_class=LightModel(["SERSIC_ELLIPSE"]),
-        kwargs_numerics=numerics,
-    )  # fmt: skip
+        data, PSF(**psf), LensModel(["SIE", "SHEAR"]), source_model_class=light, kwargs_numerics=numerics
+    )
     return np.asarray(model.image(lens, source))
 
 
@@ -104,3 +118,17 @@ def test_its_supersampled_gaussian_psf_is_our_box_response(lens_rows: Any) -> No
     assert np.abs(boxed - theirs)[inner].max() < 1e-3 * theirs.max()
     sharp = render_batch(rows, **options)[0, 0]
     assert np.abs(sharp - theirs)[inner].max() > 5e-3 * theirs.max()
+
+
+def test_components_add_up_as_source_models_do(lens_rows: Any) -> None:
+    """A disk with a bulge and a clump beside it, as three source models of one scene."""
+    more = ((0.3, 0.0, 0.0, 0.12, 3.0, 0.15, 1.9), (0.1, 0.25, -0.1, 0.05, 1.0, 0.0, 0.0))
+    theirs = _lenstronomy("quad", {"psf_type": "NONE"}, {"supersampling_factor": SAMPLES}, more)
+    rows = _rows(lens_rows, "quad", psf_model="none")
+    names = ("fraction", "x_arcsec", "y_arcsec", "reff_arcsec", "n", "e", "phi_rad")
+    for number, values in enumerate(more, start=2):
+        rows |= {f"src{number}_{name}": np.array([value]) for name, value in zip(names, values, strict=True)}
+    ours = render_batch(rows, bands="r", stamp_size=SIZE, pixscale_arcsec=SCALE, variant="uniform4")[0, 0]
+    assert np.abs(ours - theirs).max() < 2e-5 * theirs.max()
+    single = _lenstronomy("quad", {"psf_type": "NONE"}, {"supersampling_factor": SAMPLES})
+    assert np.abs(single - theirs).max() > 0.1 * theirs.max()

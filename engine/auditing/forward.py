@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.kernels import cut_kernel, wraparound
+from arcforge.engine.components import scaled
 from arcforge.kernels.codes import PSF_NONE
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ class Forward:
                 if reff_arcsec is None
                 else np.full(len(c), reff_arcsec)
             ),
+            # a source of another extent is one piece
+            more_fraction=c.more_fraction * (reff_arcsec is None),
+            more_shape=scaled(c, change.source_size),
             psf_fwhm_arcsec=c.psf_fwhm_arcsec * change.psf_width,
             psf_model=c.psf_model if with_psf else np.full_like(c.psf_model, PSF_NONE),
         )

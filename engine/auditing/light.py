@@ -9,6 +9,7 @@ import numpy as np
 from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding, judge_equivalence
 from arcforge.engine.auditing.faults import spread_rows
 from arcforge.engine.auditing.parameters import column
+from arcforge.engine.components import has_components
 from arcforge.kernels.codes import PSF_NONE
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def check_realism(state: AuditState) -> Finding:
     values = np.unique(theta_e[np.isfinite(theta_e)])
     if 1 < len(values) <= max(12, len(theta_e) // 20) and len(theta_e) >= 40:
         remarks.append(f"Einstein radii take {len(values)} values only")
-    if np.ptp(columns.src_n) == 0:
+    if np.ptp(columns.src_n) == 0 and not has_components(columns):
         remarks.append(f"every source has Sersic index {columns.src_n[0]:g}")
     sizes = np.quantile(columns.src_reff_arcsec, (0.05, 0.95))
     text = f"sources of {sizes[0]:.2f} to {sizes[1]:.2f} arcsec" + (
