@@ -7,15 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from threadpoolctl import threadpool_limits
 
 from arcforge.bench.planted import FAULTS, make_set
-from arcforge.engine.auditing import gates, light
+from arcforge.engine.auditing import gates, light, placement
 from arcforge.engine.auditing.checks import FAIL, PASS, WARN, run_check
+from arcforge.engine.auditing.gate import run_gate
 from arcforge.engine.auditing.pairs import draw_pairs
+from arcforge.engine.auditing.resampling import HostBootstrap
 from arcforge.engine.auditing.run import CHECKS, _report
 from arcforge.engine.auditing.sources import ParquetPairs
 from arcforge.engine.auditing.state import AuditState
 from arcforge.engine.auditing.thresholds import Thresholds
+from arcforge.engine.auditing.trees import run_tree_gate
 from arcforge.engine.synthetic import synthetic_hosts
 
 N_PAIRS, N_HOSTS = 60, 30
@@ -96,9 +100,73 @@ def test_other_gates_and_folds_that_split_hosts_are_shown(pairs):
     state = state_of(pairs)
     found = gates.check_family(state)
     table = state.evidence["G2"]
-    assert set(table) == {"core mean", "radial profile", "annulus", "core excluded", "ungrouped folds"}
+    kinds = ("core mean", "radial profile", "annulus", "core excluded", "boosted trees on the core")
+    assert set(table) == {*kinds, "ungrouped folds"}
+    assert all(table[kind]["ci95"][0] <= table[kind]["auc"] <= table[kind]["ci95"][1] for kind in kinds)
     assert f"{table['annulus']['auc']:.3f}" in found.message
     assert table["annulus"]["auc"] > 0.8
+
+
+def test_the_budget_of_the_auc_adds_up_and_leaves_nothing_unexplained(pairs):
+    state = state_of(pairs)
+    core = np.float32(3 * state.sky_sigma.mean()) * (state.distance < 5)
+    with threadpool_limits(limits=1, user_api="blas"):
+        budget = state.attribution["auc"]
+        brighter = state_of(pairs, stamps=pairs.stamps + core.astype(np.float32)).attribution["auc"]
+    parts = budget["parts"]
+    assert sum(part["auc"] for part in parts.values()) == pytest.approx(budget["total"])
+    assert budget["gates"]["observed"] == pytest.approx(0.5 + budget["total"])
+    assert abs(parts["unexplained"]["auc"]) < 0.01
+    # light that is not recorded
+    assert brighter["parts"]["unexplained"]["auc"] > 0.02
+
+
+def test_trees_find_what_a_line_does_not():
+    rng = np.random.default_rng(4)
+    n = 120
+    controls, stamps = rng.normal(size=(2, n, 4))
+    stamps[:, 0] = np.where(stamps[:, 0] > 0, 1.0, -1.0) * rng.uniform(1.5, 2.5, n)
+    bootstrap = HostBootstrap(np.arange(n) // 2, 200, rng)
+    line = run_gate(stamps, controls, bootstrap, Thresholds(), rng, repeats=2)
+    trees = run_tree_gate(stamps, controls, bootstrap, Thresholds(), rng, repeats=2)
+    assert abs(line.auc.value - 0.5) < 0.1
+    assert trees.ci95[0] > 0.7
+    nothing = run_tree_gate(*rng.normal(size=(2, n, 4)), bootstrap, Thresholds(), rng, repeats=2)
+    assert nothing.ci95[0] < 0.5 < nothing.ci95[1]
+
+
+def test_a_wide_psf_under_added_noise_is_found_with_it(pairs):
+    # more rows than faults are searched on: noise must be judged on either
+    names = [f"psf_fwhm_used_{band}" for band in "grz"]
+    table = with_columns(pairs.table, **{n: np.asarray(pairs.table.column(n)) / 1.2 for n in names})
+    noise = np.random.default_rng(1).normal(size=pairs.stamps.shape)
+    noisy = pairs.stamps + np.float32(0.1) * (noise * state_of(pairs).sky_sigma[:, :, None, None])
+    causes = state_of(pairs, table=table, stamps=noisy.astype(np.float32)).diagnosis.causes
+    assert {c.name for c in causes} == {"psf_width", "noise"}
+    for cause in causes:
+        assert cause.ci95[0] <= {"psf_width": 1.2, "noise": 0.1}[cause.name] <= cause.ci95[1]
+
+
+def test_centres_of_hosts_are_found_and_half_a_pixel_is_told(pairs):
+    y, x = np.indices((64, 64)) - 31.5
+    truth = np.random.default_rng(2).uniform(-1.0, 1.0, (20, 2))
+    images = [np.exp(-0.5 * ((x - dx) ** 2 + (y - dy) ** 2) / 3.0**2) for dx, dy in truth]
+    images = np.repeat(np.array(images, dtype=np.float32)[:, None], 3, axis=1)
+    found = placement.find_centres(images + np.float32(0.3), np.ones((20, 3)))
+    np.testing.assert_allclose(found, truth, atol=5e-3)
+    dark = placement.find_centres(np.zeros_like(images[:2]), np.ones((2, 3)))
+    assert np.isnan(dark).all()
+    at_lens = np.stack([np.exp(-0.5 * ((x - 0.5) ** 2 + (y - 0.5) ** 2) / 4.0)] * 3)
+    moved = np.tile(at_lens.astype(np.float32), (N_PAIRS, 1, 1, 1))
+    zero = np.zeros(N_PAIRS)
+    table = with_columns(pairs.table, lens_x_arcsec=zero, lens_y_arcsec=zero)
+    finding = placement.check_centre(state_of(pairs, table=table, controls=moved))
+    assert finding.status == WARN
+    assert "(-0.50, -0.50) px" in finding.message
+    assert "half a pixel" in finding.message
+    half = np.full(N_PAIRS, 0.5 * pairs.pixscale_arcsec)
+    table = with_columns(pairs.table, lens_x_arcsec=half, lens_y_arcsec=half)
+    assert placement.check_centre(state_of(pairs, table=table, controls=moved)).status == PASS
 
 
 def test_strata_carry_numbers_hosts_and_what_could_be_seen(pairs):

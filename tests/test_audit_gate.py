@@ -9,11 +9,11 @@ from scipy.stats import kstest
 
 from arcforge.bench.gate_coverage import count_covered
 from arcforge.engine.auditing.gate import (
-    _fold_auc,
     _score_out_of_fold,
     cell_features,
     core_features,
     run_gate,
+    score_auc,
 )
 from arcforge.engine.auditing.groups import deal_folds
 from arcforge.engine.auditing.logistic import fit_logistic
@@ -85,7 +85,7 @@ def test_resampled_auc_counts_a_host_drawn_twice_twice(limits):
     scores, folds = rng.normal(size=(2, 12)), np.zeros(12, dtype=np.int64)
     scores[0, 3] = scores[1, 8]
     weight = bootstrap.counts[0][hosts]
-    _, resampled = _fold_auc(scores, folds, bootstrap)
+    _, resampled = score_auc(scores, folds, bootstrap)
     apart = [(i, j) for i in range(12) for j in range(12) if hosts[i] != hosts[j]]
     wins = 0.5 * (np.greater.outer(*scores) + np.greater_equal.outer(*scores).astype(float))
     won = sum(weight[i] * weight[j] * wins[i, j] for i, j in apart)

@@ -85,7 +85,7 @@ def test_a_cut_kernel_is_the_convolution_with_a_finite_kernel(forward):
     rows = np.arange(3)
     columns = forward.columns.take(rows)
     whole, bare = forward.render(rows), forward.render(rows, with_psf=False)
-    (cut,) = cut_kernel(whole, bare, columns, PIXSCALE_ARCSEC, [6.5])
+    (cut,) = cut_kernel(whole, bare, columns, PIXSCALE_ARCSEC, [np.full((3, 3), 6.5)])
     psf = np.roll(sampled_psf(columns, 1, 129, PIXSCALE_ARCSEC), (64, 64), (1, 2))
     for row in rows:
         finite = psf[row, 58:71, 58:71]
@@ -96,6 +96,16 @@ def test_a_cut_kernel_is_the_convolution_with_a_finite_kernel(forward):
             cut[row, 1] - whole[row, 1], direct - full, atol=3e-3 * whole[row, 1].max()
         )
     assert np.abs(cut[0, 1] - whole[0, 1]).max() > 5e-3 * whole[0, 1].max()
+
+
+def test_an_edge_in_widths_is_one_in_pixels_of_each_band(forward):
+    rows = np.arange(2)
+    (in_fwhm,) = forward.cut(rows, Change(), [("kernel_edge_fwhm", 1.5)])
+    for row in rows:
+        for band in range(3):
+            edge = 1.5 * forward.columns.psf_fwhm_arcsec[row, band] / PIXSCALE_ARCSEC
+            in_pix = forward.render(rows, Change(kernel_edge_pix=edge))
+            np.testing.assert_allclose(in_fwhm[row, band], in_pix[row, band], atol=1e-6)
 
 
 def test_wraparound_is_what_a_periodic_convolution_returns(forward):

@@ -104,7 +104,7 @@ def test_a_clean_set_is_explained(result):
     for check in ("D0", "D1", "D2", "S0", "S1", "P1", "P3", "P4", "R1", "R2", "R3", "R5", "N1"):
         assert status(report, check) == "PASS", check
     low, high = report["attribution"]["unexplained"]["ci95"]
-    assert max(abs(low), abs(high)) < 1e-3
+    assert -2e-3 < low <= 0 <= high < 2e-3
     assert report["gate"]["within_pair_auc"] > 0.9
 
 

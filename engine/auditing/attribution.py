@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.bins import bin_label, theta_e_bins
+from arcforge.engine.auditing.budget import budget_auc, share_out
 from arcforge.engine.auditing.checks import PASS, Finding
+from arcforge.engine.auditing.gate import core_features
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
@@ -25,24 +27,24 @@ PARTS = ("geometry", "psf", "extent", "unexplained")
 
 
 def attribute(state: AuditState) -> dict[str, Any]:
-    """Return shares of the observed core light with intervals, overall and by theta_E bin."""
+    """Return shares of the observed core light with intervals, overall and by theta_E bin, and of the AUC."""
     compact = state.thresholds["attribution.compact_reff_arcsec"]
+    box = state.thresholds.count("gate.box_pix")
     flux = state.model.sum((1, 2, 3), dtype=np.float64)
     scale = np.where(flux > 0, flux, np.inf)
-
-    def core(images: Any) -> Floats:
-        return np.asarray(np.sum(images, axis=(1, 2, 3), where=state.core, dtype=np.float64) / scale)
-
-    observed, full = core(state.added), core(state.model)
-    bare = core(state.render_all("attributing", with_psf=False))
-    point = core(state.render_all("attributing", reff_arcsec=compact))
-    geometry = core(state.render_all("attributing", with_psf=False, reff_arcsec=compact))
-    light = {
-        "geometry": geometry,
-        "psf": 0.5 * ((full - bare) + (point - geometry)),
-        "extent": 0.5 * ((full - point) + (bare - geometry)),
-        "unexplained": observed - full,
+    renders: dict[str, dict[str, Any]] = {
+        "extent_only": {"with_psf": False},
+        "psf_only": {"reff_arcsec": compact},
+        "neither": {"with_psf": False, "reff_arcsec": compact},
     }
+    core: dict[str, Floats] = {}
+    boxes: dict[str, Floats] = {}
+    for name, options in (("with_both", None), *renders.items()):
+        images = state.model if options is None else state.render_all("attributing", **options)
+        core[name] = np.sum(images, axis=(1, 2, 3), where=state.core, dtype=np.float64) / scale
+        boxes[name] = core_features(images, box)
+    observed = np.sum(state.added, axis=(1, 2, 3), where=state.core, dtype=np.float64) / scale
+    light: dict[str, Floats] = share_out(**core, observed=observed)
     everything = np.ones(len(observed), dtype=bool)
     result: dict[str, Any] = _shares(state, light, observed, everything)
     result["by_theta_e"] = [
@@ -53,6 +55,7 @@ def attribute(state: AuditState) -> dict[str, Any]:
         }
         for low, high, rows in theta_e_bins(state.theta_e_arcsec)
     ]
+    result["auc"] = budget_auc(state, boxes)
     return result
 
 
@@ -62,6 +65,8 @@ def _shares(
     shares = {}
     for name in PARTS:
         estimate = state.bootstrap.ratio(np.where(rows, light[name], 0.0), np.where(rows, observed, 0.0))
+        if name == "unexplained":
+            estimate = estimate.widened(state.thresholds["attribution.floor"])
         shares[name] = {"share": estimate.value, "ci95": list(estimate.ci95)}
     return shares
 
@@ -74,8 +79,10 @@ def largest_share(attribution: dict[str, Any]) -> str:
 
 
 def check_attribution(state: AuditState) -> Finding:
-    """E1: shares of the core's added light."""
+    """E1: shares of the core's added light, and of the core gate's excess over 0.5."""
     shares = state.attribution
     text = "core light: " + ", ".join(f"{name} {100 * shares[name]['share']:.1f} %" for name in PARTS)
+    budget = shares["auc"]["parts"]
+    text += "; core AUC above 0.5: " + ", ".join(f"{name} {budget[name]['auc']:+.3f}" for name in PARTS)
     unexplained = shares["unexplained"]
     return Finding(PASS, text, unexplained["share"], tuple(unexplained["ci95"]), None)

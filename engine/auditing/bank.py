@@ -42,6 +42,7 @@ class BankPedestal:
         self.columns = forward.columns.take(rows)
         self.pixscale_arcsec = forward.pixscale_arcsec
         self.stamp_size = forward.stamp_size
+        self.pixel_response = forward.pixel_response
         self._u, self._v = self._source_positions()
 
     def _source_positions(self) -> tuple[Images, Images]:
@@ -56,6 +57,13 @@ class BankPedestal:
             u[row] = x - lens[0] - shear[0] - c.src_x_arcsec[row]
             v[row] = y - lens[1] - shear[1] - c.src_y_arcsec[row]
         return u, v
+
+    def _cell_response(self, side: int) -> Images | float:
+        """Blur by the pixel that means over pixels hold and a PSF that holds the pixel already must not."""
+        if self.pixel_response != "in_psf":
+            return 1.0
+        along_y, along_x = np.sinc(fft.fftfreq(side)), np.sinc(fft.rfftfreq(side))
+        return np.asarray(along_y[:, None] * along_x, dtype=np.float32)
 
     def template(self, half_arcsec: float, square: bool) -> Images:
         """Light of a pedestal that holds the source's flux over the template: float32 (n, band, y, x).
@@ -75,7 +83,7 @@ class BankPedestal:
             area = np.pi * half_arcsec**2
         cells = inside.reshape(len(c), n, _SAMPLES, n, _SAMPLES).mean((2, 4), dtype=np.float32)
         side = fft.next_fast_len(2 * n, real=True)
-        spectrum = fft.rfft2(cells, s=(side, side))
+        spectrum = fft.rfft2(cells, s=(side, side)) / self._cell_response(side)
         result = np.empty((len(c), c.src_flux_nmgy.shape[1], n, n), dtype=np.float32)
         for band in range(result.shape[1]):
             psf = sampled_psf(c, band, side, self.pixscale_arcsec)

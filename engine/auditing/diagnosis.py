@@ -22,6 +22,7 @@ from arcforge.engine.auditing.solve import Evaluation, evaluate
 from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
 if TYPE_CHECKING:
+    from arcforge.engine.auditing.forward import Edge
     from arcforge.engine.auditing.state import AuditState
     from arcforge.engine.auditing.thresholds import Thresholds
 
@@ -75,14 +76,16 @@ class Diagnosis:
         The control is shifted and moving it explains the sky difference.
     explained_as_recorded : bool
         Recorded parameters leave no more than the residual check allows (the PSF kernel may be a finite one).
-    kernel_edge_pix : float
-        Where the PSF kernel ends, if that is needed; else infinity.
+    kernel_edge : Edge or None
+        Where the PSF kernel ends, if that is needed.
     causes : list of Cause
         Most certain first; ``provenance`` where something is wrong and no cause explains it.
     hypotheses : list of Hypothesis
         What was tried, best first.
     recorded : Evaluation
         The residual of the record.
+    data : FitData
+        The pixels that were fitted.
     shift_leaves : float
         Share of the misfit that moving a shifted control back leaves.
     displaced : Transform or None
@@ -96,10 +99,11 @@ class Diagnosis:
     registration_matters: bool
     explained_as_recorded: bool
     recorded: Evaluation
+    data: FitData
     causes: list[Cause] = field(default_factory=list)
     shift_leaves: float = 1.0
     displaced: Transform | None = None
-    kernel_edge_pix: float = np.inf
+    kernel_edge: Edge | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
 
 
@@ -117,7 +121,8 @@ def diagnose(state: AuditState) -> Diagnosis:
     registration, shifted = _register(state, raw, bootstrap)
     data = replace(raw, added=raw.recorded + registration.difference) if shifted else raw
     relative = white_noise(data.added - data.recorded, ~data.arc) / data.sky_sigma
-    noise = bootstrap.median(np.nanmedian(relative, axis=1))
+    noise = bootstrap.median(_median_of_bands(relative))
+    noise = noise.widened(limits["nuisance.floor_noise"] * noise.value)
     data = _weigh(data, np.nan_to_num(relative) * data.sky_sigma, limits)
     recorded = evaluate(forward, data, Point(), ())
     judge = Judge(limits, bootstrap, noise.value if noise.ci95[0] > limits["nuisance.noise_sigma"] else 0.0)
@@ -135,6 +140,7 @@ def diagnose(state: AuditState) -> Diagnosis:
         # what a constant adds can be less than the residual may be, and still be known to be there
         explained_as_recorded=passes and not any(n.outside for n in nuisance.values()),
         recorded=recorded,
+        data=data,
         displaced=displaced,
     )
     if not result.explained_as_recorded:
@@ -153,7 +159,7 @@ def _search(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -
         result,
         hypotheses=hypotheses,
         nuisance=summarise(about_best, undone, judge.bootstrap, judge.limits),
-        kernel_edge_pix=best.point["kernel_edge_pix"],
+        kernel_edge=best.point.edge,
         explained_as_recorded=result.explained_as_recorded or (best.explains and not best.causes),
     )
 
@@ -175,33 +181,44 @@ class Judge:
         self.bootstrap = bootstrap
         self.noise_sigma = noise_sigma
 
-    def passes(self, evaluation: Evaluation, data: FitData) -> bool:
+    def passes(self, evaluation: Evaluation, data: FitData, *, among_few: bool = False) -> bool:
         """Whether two renderers may differ by the residual (by its structured part, under noise).
 
         Held against the arc's peak alone: the same accuracy is many sky sigmas where arcs are bright.
+        ``among_few`` asks it of fewer of the rows, where they are a part of those that will decide.
         """
-        return self._leaves(evaluation, data, self.limits["residual.rms_of_peak"])
+        return self._leaves(evaluation, data, self.limits["residual.rms_of_peak"], among_few)
 
-    def explains(self, evaluation: Evaluation, data: FitData, record_misfit: float) -> bool:
+    def explains(
+        self, evaluation: Evaluation, data: FitData, record_misfit: float, *, among_few: bool = False
+    ) -> bool:
         """Whether a fault accounts for the pixels: the residual passes, or nearly all of a large misfit is
         gone.
 
         A renderer that is a little coarse leaves more than converged ones, whatever its fault.
         """
         limits = self.limits
-        if self.passes(evaluation, data):
+        if self.passes(evaluation, data, among_few=among_few):
             return True
         little = evaluation.chi2.sum() <= limits["faults.leaves"] * record_misfit
-        return bool(little) and self._leaves(evaluation, data, limits["faults.rms_of_peak"])
+        return bool(little) and self._leaves(evaluation, data, limits["faults.rms_of_peak"], among_few)
 
-    def _leaves(self, evaluation: Evaluation, data: FitData, rms_of_peak: float) -> bool:
+    def _leaves(self, evaluation: Evaluation, data: FitData, rms_of_peak: float, among_few: bool) -> bool:
         limits = self.limits
         if self.noise_sigma > 0:
             power = (self.noise_sigma * data.sky_sigma / np.where(data.peak > 0, data.peak, np.inf)) ** 2
             allowed = rms_of_peak**2 + limits["faults.noise_excess"] * float(power.mean())
-            return self.bootstrap.mean(evaluation.structured).value <= allowed
-        level = limits["residual.row_quantile"]
+            return bool(evaluation.structured.mean() <= allowed)
+        level = limits["faults.few_rows_quantile" if among_few else "residual.row_quantile"]
         return bool(np.quantile(evaluation.rms_of_peak, level) <= rms_of_peak)
+
+
+def _median_of_bands(values: Floats) -> Floats:
+    """Median of the finite values of each row (n, band); NaN where there is none."""
+    result = np.full(len(values), np.nan)
+    known = np.isfinite(values).any(1)
+    result[known] = np.nanmedian(values[known], axis=1)
+    return result
 
 
 def _displacement(data: FitData) -> Transform | None:

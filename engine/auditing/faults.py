@@ -20,7 +20,7 @@ from arcforge.engine.errors import ArcforgeError
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.diagnosis import Judge
-    from arcforge.engine.auditing.forward import Forward
+    from arcforge.engine.auditing.forward import Edge, Forward
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +30,11 @@ _STARTS = {
     "theta_e_scale": (0.6, 0.75, 0.9, 1.0, 1.1, 1.25, 1.45, 1.75),
     "source_size": (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.5, 6.0),
 }
-# Edges of a finite PSF kernel that are tried before the fit, in pixels
-_KERNEL_EDGES = (5.5, 7.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5, 28.5, 33.5, 40.5)
+# Edges of a finite PSF kernel that are tried before the fit
+_KERNEL_EDGES = (
+    *(("kernel_edge_pix", h) for h in (5.5, 7.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5, 28.5, 33.5, 40.5)),
+    *(("kernel_edge_fwhm", h) for h in (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)),
+)
 # A finite kernel is taken into the model where it removes at least this share of the misfit
 _KERNEL_GAIN = 0.2
 _SCAN_ROWS, _SEARCH_ROWS = 12, 48
@@ -142,6 +145,13 @@ class _Look:
     promise: float
 
 
+def find_kernel_edge(forward: Forward, data: FitData) -> Edge | None:
+    """Return where the PSF kernel of pixels that the record explains ends; None where that gains little."""
+    few = data.take(spread_rows(len(data.rows), _SCAN_ROWS))
+    edge, share = best_kernel_edge(forward, few, Point(), (), _KERNEL_EDGES)
+    return edge if share <= 1.0 - _KERNEL_GAIN else None
+
+
 class _Finder:
     """Fits hypotheses to one set of rows; a coarse look at few rows decides which are worth the whole set."""
 
@@ -208,14 +218,18 @@ class _Finder:
             held = replace(few, templates={"source_bank": bank.template(half_arcsec, square)})
             return float(evaluate(self.forward, held, Point(), free).left.sum())
 
-        tried = {(half, square): left(half, square) for half in HALF_SIZES_ARCSEC for square in (True, False)}
-        start, square = min(tried, key=lambda key: tried[key])
-        half = optimize.minimize_scalar(
-            lambda h: left(float(h), square),
-            bounds=(start / 1.35, start * 1.35),
-            method="bounded",
-            options={"maxiter": 14, "xatol": 1e-3},
-        ).x
+        # a disc between two of the tried sizes may fit better than a square there, and the other way round
+        best = {}
+        for square in (True, False):
+            start = min(HALF_SIZES_ARCSEC, key=lambda half: left(half, square))
+            best[square] = optimize.minimize_scalar(
+                lambda h: left(float(h), square),  # noqa: B023  (used at once)
+                bounds=(start / 1.35, start * 1.35),
+                method="bounded",
+                options={"maxiter": 14, "xatol": 1e-3},
+            )
+        square = best[True].fun <= best[False].fun
+        half = best[square].x
 
         def apply(data: FitData) -> FitData:
             template = BankPedestal(self.forward, data.rows).template(float(half), square)
@@ -227,15 +241,15 @@ class _Finder:
 
     def with_finite_kernel(self, best: Hypothesis) -> Hypothesis:
         """Try whether the PSF kernel was cut to a square; the rest of the point is fitted again."""
-        if np.isfinite(best.point["kernel_edge_pix"]) or (best.explains and "psf_width" not in best.causes):
+        if best.point.edge:
             return best
         few = best.apply(self.data).take(self.few_rows)
         edge, share = best_kernel_edge(self.forward, few, best.point, best.free, _KERNEL_EDGES)
         if share > 1.0 - _KERNEL_GAIN:
             return best
-        start = best.point.at(kernel_edge_pix=edge)
+        start = best.point.at(**dict([edge]))
         data = best.apply(self.data)
-        found = fit(self.forward, data, start, (*best.free, "kernel_edge_pix"))
+        found = fit(self.forward, data, start, (*best.free, edge[0]))
         if found.chi2.sum() >= (1.0 - _KERNEL_GAIN) * best.misfit:
             return best
         return self._evaluate(best.causes, best.detail, found.point, best.free, best.apply)
@@ -253,7 +267,7 @@ class _Finder:
         data = base.apply(self.data)
         names = (*parameter_names(data.bands), *data.templates)
         # an edge that was taken up for want of another fault would stay where it is
-        start = base.point.at(kernel_edge_pix=np.inf)
+        start = base.point.whole()
         every = fit(self.forward, data, start, names, max_iterations=_JOINT_ITERATIONS)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
         causes = fixed + self._departing(every, data)
@@ -307,9 +321,7 @@ class _Finder:
         apply: Callable[[FitData], FitData] = _as_it_is,
     ) -> Hypothesis:
         # the record explains only with a finite kernel: that it does not as it is has been found before
-        eligible = causes != ("provenance",) and (
-            bool(causes) or np.isfinite(evaluation.point["kernel_edge_pix"])
-        )
+        eligible = causes != ("provenance",) and (bool(causes) or evaluation.point.edge is not None)
         record_misfit = float(evaluation.chi2.sum()) if self.record_misfit is None else self.record_misfit
-        explains = eligible and self.judge.explains(evaluation, self.data, record_misfit)
+        explains = eligible and self.judge.explains(evaluation, self.data, record_misfit, among_few=True)
         return Hypothesis(causes, detail, evaluation.point, evaluation.free, evaluation.chi2, explains, apply)

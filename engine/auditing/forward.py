@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Images = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+# Where a PSF kernel ends: the name of the parameter, which tells the unit, and its value
+Edge = tuple[str, float]
+
 # The audit asks for residuals of 1e-3 of the peak; its own error must not show in them.
 VARIANT, RTOL = "auto", 2e-4
 
@@ -31,7 +34,8 @@ class Change:
 
     Scales multiply the recorded value. ``missing_sqrt_q`` renders the SIE without its factor sqrt(q), which
     makes the Einstein radius larger by 1/sqrt(q). ``kernel_edge_pix`` cuts the PSF kernel to a square that
-    ends so far from its centre (a kernel of 2 h + 1 pixels a side ends at h + 1/2).
+    ends so far from its centre (a kernel of 2 h + 1 pixels a side ends at h + 1/2), ``kernel_edge_fwhm`` to
+    one that ends at so many of its own FWHM.
     """
 
     offset_x_pix: float = 0.0
@@ -41,6 +45,13 @@ class Change:
     source_size: float = 1.0
     missing_sqrt_q: bool = False
     kernel_edge_pix: float = np.inf
+    kernel_edge_fwhm: float = np.inf
+
+    @property
+    def edges(self) -> list[Edge]:
+        """The finite edges of the kernel."""
+        both = (("kernel_edge_pix", self.kernel_edge_pix), ("kernel_edge_fwhm", self.kernel_edge_fwhm))
+        return [(name, value) for name, value in both if np.isfinite(value)]
 
 
 NOMINAL = Change()
@@ -112,13 +123,13 @@ class Forward:
         float32 (k, band, y, x)
             nMgy per pixel.
         """
-        if np.isfinite(change.kernel_edge_pix):
-            return self.cut(rows, change, [change.kernel_edge_pix])[0]
+        if change.edges:
+            return self.cut(rows, change, change.edges[:1])[0]
         return self._render(self._changed(rows, change, with_psf, reff_arcsec), self.stamp_size)
 
-    def cut(self, rows: Integers, change: Change, edges_pix: Sequence[float]) -> list[Images]:
+    def cut(self, rows: Integers, change: Change, edges: Sequence[Edge]) -> list[Images]:
         """Render rows with the PSF kernel cut at each of several edges: float32 (k, band, y, x) each."""
-        whole = replace(change, kernel_edge_pix=np.inf)
+        whole = replace(change, kernel_edge_pix=np.inf, kernel_edge_fwhm=np.inf)
         changed = self._changed(rows, whole, True, None)
         key = (rows.tobytes(), whole)
         # a fit asks for three edges of the same rows and change in a row
@@ -130,6 +141,11 @@ class Forward:
                 self._render(bare, self.stamp_size),
             )
         _, images, unconvolved = self._last_cut
+        fwhm_pix = changed.psf_fwhm_arcsec / self.pixscale_arcsec
+        edges_pix = [
+            value * (fwhm_pix if name == "kernel_edge_fwhm" else np.ones_like(fwhm_pix))
+            for name, value in edges
+        ]
         return cut_kernel(images, unconvolved, changed, self.pixscale_arcsec, edges_pix)
 
     def wide_light(self, rows: Integers) -> Images:
@@ -179,6 +195,12 @@ class Forward:
             psf_fwhm_arcsec=c.psf_fwhm_arcsec * change.psf_width,
             psf_model=c.psf_model if with_psf else np.full_like(c.psf_model, PSF_NONE),
         )
+
+
+def edge_words(edge: Edge) -> str:
+    """Return where a kernel ends, in words."""
+    name, value = edge
+    return f"{value:.1f} FWHM" if name == "kernel_edge_fwhm" else f"{value:.1f} px"
 
 
 def inverse_sqrt_q(columns: RenderColumns) -> NDArray[np.float64]:

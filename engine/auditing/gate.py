@@ -24,7 +24,7 @@ _DETECTABLE_IN_SE = 1.645 + 0.842
 # Fits to other hosts differ more than fits of other folds, which share most of theirs. With twice the
 # variance over folds, intervals of simulated sets of 19 to 120 hosts cover 95-100 % (bench/gate_coverage.py);
 # with once that, 90 % at 19 hosts and AUC 0.87; a jackknife over refits gives twice the true error there
-_FITS_OVER_FOLDS = 2.0
+FOLD_VARIANCE = 2.0
 # Comparisons held at a time: 32 MB
 _BLOCK = 1 << 22
 
@@ -42,6 +42,8 @@ class GateResult:
     n_groups: int
     null_aucs: Floats = field(default_factory=lambda: np.zeros(0))  #: AUC of each label permutation
     wins: Floats = field(default_factory=lambda: np.zeros(0))  #: how often each pair's stamp scores higher
+    fold_aucs: Floats = field(default_factory=lambda: np.zeros(0))  #: AUC of each fold assignment
+    resampled: Floats = field(default_factory=lambda: np.zeros(0))  #: AUC of each host resample
 
 
 def run_gate(
@@ -92,7 +94,7 @@ def run_gate(
     for repeat in range(n_repeats):
         folds = deal_folds(groups, n_folds, rng)
         scores = _score_out_of_fold(stamps, controls, folds, np.zeros((n, 1), dtype=bool), penalty)[:, :, 0]
-        value, of_resamples = _fold_auc(scores, folds, bootstrap)
+        value, of_resamples = score_auc(scores, folds, bootstrap)
         values.append(value)
         resampled.append(of_resamples)
         wins.append((scores[0] > scores[1]) + 0.5 * (scores[0] == scores[1]))
@@ -102,7 +104,7 @@ def run_gate(
             observed = _auc_over_folds(scores, folds)
     # the bootstrap holds the fits
     of_fits = float(np.var(values, ddof=1)) if n_repeats > 1 else 0.0
-    of_fits *= 1.0 / n_repeats if hardly_differ else _FITS_OVER_FOLDS
+    of_fits *= 1.0 / n_repeats if hardly_differ else FOLD_VARIANCE
     null_se = float(np.std(null_aucs, ddof=1)) if permutations > 1 else 0.408 / np.sqrt(n)
     return GateResult(
         auc=bootstrap.share(float(np.mean(values)), np.mean(resampled, axis=0), extra_variance=of_fits),
@@ -116,6 +118,8 @@ def run_gate(
         n_groups=bootstrap.n_groups,
         null_aucs=null_aucs,
         wins=np.mean(wins, axis=0),
+        fold_aucs=np.array(values),
+        resampled=np.asarray(np.mean(resampled, axis=0)),
     )
 
 
@@ -165,7 +169,7 @@ def _auc_over_folds(scores: Floats, folds: Integers) -> float:
     return won / compared
 
 
-def _fold_auc(scores: Floats, folds: Integers, bootstrap: HostBootstrap) -> tuple[float, Floats]:
+def score_auc(scores: Floats, folds: Integers, bootstrap: HostBootstrap) -> tuple[float, Floats]:
     """AUC between hosts over folds, and of each host resample (resamples,); NaN without two hosts a fold."""
     # the first row stands for the sample itself: every host once
     counts = np.vstack([np.ones(bootstrap.n_groups), bootstrap.counts])

@@ -55,7 +55,7 @@ def cut_kernel(
     unconvolved: Images,
     columns: RenderColumns,
     pixscale_arcsec: float,
-    edges_pix: Sequence[float],
+    edges_pix: Sequence[Floats],
 ) -> list[Images]:
     """Return the images as they would be with the PSF cut to |x|, |y| <= edge and renormalised.
 
@@ -66,20 +66,23 @@ def cut_kernel(
     columns : RenderColumns
         Of these rows, with the PSF that ``images`` have.
     pixscale_arcsec : float
-    edges_pix : sequence of float
+    edges_pix : sequence of float64 (n, band)
         Half sides of the square: a kernel of 2 h + 1 pixels a side ends at h + 1/2. The outermost pixel
         counts in part.
     """
     ny, nx = images.shape[2:]
-    side = fft.next_fast_len(2 * max(ny, nx, int(max(edges_pix)) + 2), real=True)
+    # no light comes from farther than a frame away
+    farthest = min(int(max(edge.max() for edge in edges_pix)) + 2, max(ny, nx))
+    side = fft.next_fast_len(max(ny, nx) + max(ny, nx, farthest), real=True)
     results = [np.empty_like(images) for _ in edges_pix]
     for band in range(images.shape[1]):
         psf = sampled_psf(columns, band, side, pixscale_arcsec)
         spectrum = fft.rfft2(unconvolved[:, band], s=(side, side))
         for edge, result in zip(edges_pix, results, strict=True):
-            covered = np.clip(edge + 0.5 - np.abs(_offsets(side)), 0.0, 1.0).astype(np.float32)
-            inside = covered[:, None] * covered[None, :]
-            kept = np.einsum("nyx,yx->n", psf, inside, dtype=np.float64)[:, None, None]
+            reach = edge[:, band, None] + 0.5 - np.abs(_offsets(side))
+            covered = np.clip(reach, 0.0, 1.0).astype(np.float32)
+            inside = covered[:, :, None] * covered[:, None, :]
+            kept = np.einsum("nyx,nyx->n", psf, inside, dtype=np.float64)[:, None, None]
             wing = fft.irfft2(spectrum * fft.rfft2(psf * (1.0 - inside)), s=(side, side))[:, :ny, :nx]
             result[:, band] = (images[:, band] - wing) / np.where(kept > 0, kept, 1.0)
     return results

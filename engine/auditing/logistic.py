@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor
+from scipy.linalg.lapack import dpotrs
 
 Floats = NDArray[np.float64]
 
@@ -46,13 +47,14 @@ def fit_logistic(features: Floats, labels: Floats, penalty: float, tolerance: fl
     design = np.hstack([features, np.ones((len(features), 1))])
     ridge = np.full(design.shape[1], penalty)
     ridge[-1] = 1e-9 * len(features)
-    factor = cho_factor(design.T @ design / 4.0 + np.diag(ridge))
+    factor, lower = cho_factor(design.T @ design / 4.0 + np.diag(ridge))
     weights = np.zeros((design.shape[1], labels.shape[1]))
     ahead = weights.copy()
     momentum = np.ones(labels.shape[1])
     for _ in range(_MAX_STEPS):
         gradient = design.T @ (_sigmoid(design @ ahead) - labels) + ridge[:, None] * ahead
-        step = cho_solve(factor, gradient)
+        # cho_solve does the same behind checks that take as long as the small solves of one labeling
+        step, _ = dpotrs(factor, gradient, lower=lower)
         moved = ahead - step
         if np.einsum("ij,ij->j", gradient, step).max() < tolerance:
             return np.asarray(moved)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows, spread_rows
-from arcforge.engine.auditing.forward import inverse_sqrt_q
+from arcforge.engine.auditing.forward import edge_words, inverse_sqrt_q
 from arcforge.engine.auditing.nuisance import FitData, Point
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.solve import Evaluation, evaluate
@@ -347,9 +347,8 @@ def _scale_cause(name: str, words: str, known: dict[float, str]) -> Callable[...
     ) -> Cause:
         estimate = nuisance[name].estimate
         text = f"{words} {estimate.value:.4g} times as recorded{_known(estimate.value, known)}"
-        if name == "psf_width" and np.isfinite(evaluation.point["kernel_edge_pix"]):
-            side = 2.0 * evaluation.point["kernel_edge_pix"]
-            text += f" (its kernel ends at {side:.1f} x {side:.1f} px)"
+        if name == "psf_width" and evaluation.point.edge:
+            text += f" (its kernel ends at {edge_words(evaluation.point.edge)})"
         return _cause(name, estimate, 1.0, text)
 
     return describe

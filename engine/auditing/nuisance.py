@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.forward import NOMINAL, Change
+from arcforge.engine.auditing.forward import NOMINAL, Change, Edge
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -24,7 +24,9 @@ RENDERED_STEPS = {
     "theta_e_scale": 0.015,
     "source_size": 0.06,
     "kernel_edge_pix": 0.5,
+    "kernel_edge_fwhm": 0.1,
 }
+EDGES = ("kernel_edge_pix", "kernel_edge_fwhm")
 _SCALES = ("psf_width", "theta_e_scale", "source_size")
 
 
@@ -35,7 +37,7 @@ def is_scale(name: str) -> bool:
 
 def nominal_value(name: str) -> float:
     """Return the value of a parameter where pixels and record agree."""
-    if name == "kernel_edge_pix":
+    if name in EDGES:
         return np.inf
     return 1.0 if is_scale(name) else 0.0
 
@@ -46,7 +48,7 @@ def parameter_names(bands: str) -> tuple[str, ...]:
     The edge of a finite PSF kernel is not among them: no set records it, and the record has none.
     """
     return (
-        *(name for name in RENDERED_STEPS if name != "kernel_edge_pix"),
+        *(name for name in RENDERED_STEPS if name not in EDGES),
         *(f"flux_scale_{band}" for band in bands),
         *(f"pedestal_nmgy_{band}" for band in bands),
         "control_gain",
@@ -81,6 +83,15 @@ class Point:
         """Return the point after steps, each as :func:`after_step` takes it."""
         moved = {name: float(after_step(name, self[name], s)) for name, s in zip(names, steps, strict=True)}
         return replace(self, values=self.values | moved)
+
+    @property
+    def edge(self) -> Edge | None:
+        """Where the PSF kernel ends; None where it does not."""
+        return next(((name, self[name]) for name in EDGES if np.isfinite(self[name])), None)
+
+    def whole(self) -> Point:
+        """Return the point with a kernel that does not end."""
+        return self.at(**dict.fromkeys(EDGES, float("inf")))
 
     @property
     def change(self) -> Change:

@@ -26,6 +26,8 @@ Images = NDArray[np.float32]
 
 _MOST_PAIRS = 1000  # a kind
 _FEWEST_PAIRS, _FEWEST_HOSTS = 50, 10
+# Fold assignments: fewer do not tell how fits vary, which the intervals count
+_REPEATS = 3
 
 
 def check_own_negatives(state: AuditState) -> Finding:
@@ -79,7 +81,7 @@ def _against(state: AuditState, kind: str, rows: Integers) -> dict[str, Any] | N
     out: dict[str, Any] = {"kind": kind, "n_pairs": len(rows), "n_hosts": bootstrap.n_groups}
     for name in ("core", "window"):
         features = [_features(state, images, name) for images in (arcs, negatives)]
-        gate = run_gate(features[0], features[1], bootstrap, limits, rng, repeats=1)
+        gate = run_gate(features[0], features[1], bootstrap, limits, rng, repeats=_REPEATS)
         out[name] = {"auc": gate.auc.value, "ci95": list(gate.auc.ci95)}
     return out
 

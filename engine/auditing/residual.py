@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding
 from arcforge.engine.auditing.faults import spread_rows
+from arcforge.engine.auditing.forward import edge_words
 from arcforge.engine.auditing.gate import core_features, run_gate
 from arcforge.engine.auditing.solve import measure_residual
 from arcforge.engine.auditing.sources import StorePairs
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
+
+Images = NDArray[np.float32]
 
 # Rows of a store that are rendered anew, and the rounding of another kind of CPU (of the peak)
 _REPLAYED_ROWS = 64
@@ -40,11 +44,8 @@ def check_residual(state: AuditState) -> Finding:
     if isinstance(state.pairs.source, StorePairs) and state.pairs.source.is_rendered:
         agrees, words = _replay(state, state.pairs.source)
         status, text = (status if agrees else FAIL), f"{text}; {words}"
-    if status == FAIL and state.diagnosis.explained_as_recorded and not state.diagnosis.causes:
-        status, text = (
-            WARN,
-            f"{text}; a PSF kernel that ends at {state.diagnosis.kernel_edge_pix:.1f} px explains it",
-        )
+    if status == FAIL and state.residual_explained and state.kernel_edge:
+        status, text = WARN, f"{text}; a PSF kernel that ends at {edge_words(state.kernel_edge)} explains it"
     return Finding(status, text, estimate.value, estimate.ci95, top)
 
 
@@ -106,23 +107,23 @@ def check_cause(state: AuditState) -> Finding:
 def check_explained_away(state: AuditState) -> Finding:
     """R6: with the model subtracted, the core gate finds nothing."""
     box = state.thresholds.count("gate.box_pix")
-    result = run_gate(
-        core_features(state.quiet_stamps - state.model, box),
-        core_features(state.pairs.controls, box),
-        state.bootstrap,
-        state.thresholds,
-        state.rng("explained away"),
-        hardly_differ=True,
-    )
     limit = state.thresholds["gate.explained_tolerance"]
-    low, high = result.auc.ci95
-    status = PASS if 0.5 - limit <= low and high <= 0.5 + limit else INCONCLUSIVE
-    if high < 0.5 - limit or low > 0.5 + limit:
-        status = FAIL
-    return Finding(
-        status,
-        f"(stamp - model) against control: AUC {result.auc.value:.3f}",
-        result.auc.value,
-        (low, high),
-        limit,
-    )
+    controls = core_features(state.pairs.controls, box)
+
+    def judge(model: Images) -> Finding:
+        result = run_gate(
+            core_features(state.quiet_stamps - model, box),
+            controls,
+            state.bootstrap,
+            state.thresholds,
+            state.rng("explained away"),
+            hardly_differ=True,
+        )
+        low, high = result.auc.ci95
+        status = PASS if 0.5 - limit <= low and high <= 0.5 + limit else INCONCLUSIVE
+        if high < 0.5 - limit or low > 0.5 + limit:
+            status = FAIL
+        text = f"(stamp - model) against control: AUC {result.auc.value:.3f}"
+        return Finding(status, text, result.auc.value, (low, high), limit)
+
+    return state.with_cut_kernel(judge)

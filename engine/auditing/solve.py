@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.forward import NOMINAL, Forward
-from arcforge.engine.auditing.nuisance import RENDERED_STEPS, FitData, Point, after_step, is_scale
+from arcforge.engine.auditing.forward import NOMINAL, Edge, Forward
+from arcforge.engine.auditing.nuisance import EDGES, RENDERED_STEPS, FitData, Point, after_step, is_scale
 from arcforge.engine.errors import ArcforgeError
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 
+# How exactly the edge of a kernel needs to be known
+_EDGE_UNITS = {"kernel_edge_pix": 10.0, "kernel_edge_fwhm": 2.0}
 _LARGEST_LOG_STEP, _LARGEST_OFFSET_STEP_PIX = 0.35, 1.0
 # Rows whose design matrices are held at once (12 parameters x 12288 pixels x 4 bytes each)
 _BATCH = 32
@@ -117,9 +119,7 @@ def fit(
     """
     names = tuple(free)
     sky = float(np.median(data.sky_sigma))
-    unit = np.array(
-        [sky if n.startswith("pedestal") else 10.0 if n == "kernel_edge_pix" else 1.0 for n in names]
-    )
+    unit = np.array([sky if n.startswith("pedestal") else _EDGE_UNITS.get(n, 1.0) for n in names])
     best = evaluate(forward, data, start, names)
     step = _limited(names, best.total_step)
     for _ in range(max_iterations):
@@ -177,15 +177,15 @@ def _evaluate_batch(
 
 
 def best_kernel_edge(
-    forward: Forward, data: FitData, point: Point, free: Sequence[str], edges_pix: Sequence[float]
-) -> tuple[float, float]:
+    forward: Forward, data: FitData, point: Point, free: Sequence[str], edges: Sequence[Edge]
+) -> tuple[Edge, float]:
     """Find the edge of a finite PSF kernel that leaves the least misfit, the rest let go.
 
     Judged with the others held, an edge would be held where they already are.
 
     Returns
     -------
-    edge_pix : float
+    edge : Edge
     share : float
         Its misfit, as a share of that without an edge.
     """
@@ -194,13 +194,13 @@ def best_kernel_edge(
     design = _design(forward, data, point, names, whole)
     normal = np.einsum("npx,nqx->pq", design, design, dtype=np.float64)
     misfits = []
-    for unit in (whole, *forward.cut(data.rows, point.change, edges_pix)):
+    for unit in (whole, *forward.cut(data.rows, point.change, edges)):
         weighted = (_root_weights(data) * _residual(data, point, unit)).reshape(len(data.rows), -1)
         gradient = np.einsum("npx,nx->p", design, weighted, dtype=np.float64)
         gain = gradient @ np.linalg.lstsq(normal, gradient, rcond=1e-12)[0] if names else 0.0
         misfits.append(float(np.einsum("nx,nx->", weighted, weighted, dtype=np.float64) - gain))
     best = int(np.argmin(misfits[1:]))
-    return edges_pix[best], misfits[1 + best] / max(misfits[0], 1e-300)
+    return edges[best], misfits[1 + best] / max(misfits[0], 1e-300)
 
 
 def _root_weights(data: FitData) -> Images:
@@ -238,7 +238,7 @@ def _derivative(
     half = RENDERED_STEPS[name]
     # the cut of a finite kernel moves other derivatives by per mille and costs as much again: left out of
     # them
-    smooth = point if name == "kernel_edge_pix" else point.at(kernel_edge_pix=np.inf)
+    smooth = point if name in EDGES else point.whole()
     ahead, behind = (
         forward.render(data.rows, smooth.moved([name], np.array([sign * half])).change)
         for sign in (1.0, -1.0)

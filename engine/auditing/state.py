@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.checks import MissingParametersError
-from arcforge.engine.auditing.forward import Forward
+from arcforge.engine.auditing.checks import PASS, Finding, MissingParametersError
+from arcforge.engine.auditing.forward import Edge, Forward, edge_words
 from arcforge.engine.auditing.gate import GateResult, core_features, run_gate
+from arcforge.engine.auditing.nuisance import Point
 from arcforge.engine.auditing.pairs import Pairs
 from arcforge.engine.auditing.parameters import column, recorded_parameters
 from arcforge.engine.auditing.resampling import HostBootstrap
@@ -112,6 +114,33 @@ class AuditState:
     def model(self) -> Images:
         """The arcs that the recorded parameters predict: float32 (n, band, y, x)."""
         return self.render_all("re-rendering")
+
+    @cached_property
+    def kernel_edge(self) -> Edge | None:
+        """Where the PSF kernel of pixels that the record explains ends; None where that does not show.
+
+        A kernel cut at a few FWHM takes light out of the wings, far below what the residual may be.
+        """
+        from arcforge.engine.auditing.faults import find_kernel_edge
+
+        if not self.residual_explained or self.diagnosis.kernel_edge:
+            return self.diagnosis.kernel_edge
+        return find_kernel_edge(self.forward, self.diagnosis.data)
+
+    @cached_property
+    def model_as_cut(self) -> Images:
+        """The predicted arcs with a PSF kernel that ends at ``kernel_edge``: float32 (n, band, y, x)."""
+        edges = dict([self.kernel_edge] if self.kernel_edge else [])
+        return self.render_all("re-rendering", change=Point(edges).change)
+
+    def with_cut_kernel(self, judge: Callable[[Images], Finding]) -> Finding:
+        """Return what ``judge`` says of the model, or of that with a finite PSF kernel if it passes."""
+        finding = judge(self.model)
+        if finding.status == PASS or self.kernel_edge is None:
+            return finding
+        cut = judge(self.model_as_cut)
+        words = f"{cut.message}, with a PSF kernel that ends at {edge_words(self.kernel_edge)}"
+        return replace(cut, message=words) if cut.status == PASS else finding
 
     @cached_property
     def model_peak(self) -> Floats:
