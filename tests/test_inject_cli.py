@@ -162,11 +162,19 @@ def test_a_stopped_command_keeps_what_is_committed_and_says_how_to_go_on(tmp_pat
     (tmp_path / "slow.toml").write_text('stamp_size = 64\nvariant = "uniform8"\nsynthetic_host_count = 3\n')
     command = [Path(sys.executable).with_name("arcforge"), "inject", "--config", "slow.toml", "--n", "100000",
                "--out", "S.zarr"]  # fmt: skip
-    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while child.poll() is None and not list(tmp_path.glob("S.zarr/commits/shard-*.json")):
-        time.sleep(0.05)
-    child.send_signal(number)
-    _, stderr = child.communicate(timeout=60)
+    # Tests that run in a shell's background inherit an ignored SIGINT; a user's terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        while child.poll() is None and not list(tmp_path.glob("S.zarr/commits/shard-*.json")):
+            time.sleep(0.05)
+        child.send_signal(number)
+        _, stderr = child.communicate(timeout=120)
+    finally:
+        child.kill()
     assert child.returncode == 130
     assert re.search(r"S\.zarr: stopped, [\d,]+ rows are committed and stay; .*--resume", stderr)
     assert "Traceback" not in stderr

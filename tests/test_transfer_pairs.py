@@ -244,7 +244,7 @@ def test_the_command_lists_refused_rows(pairs, tmp_path):
     assert run.exit_code == 0, run.output
     assert "row 3 refused: stamp_npz: not a readable npz archive" in run.stderr
     assert "39 rows" in run.stdout
-    assert "1 rows refused" in run.stdout
+    assert "1 row refused" in run.stdout
     out = CliRunner().invoke(
         app_module.app,
         ["export", str(tmp_path / "S.zarr"), "--format", "npy", "--out", str(tmp_path / "npy")],
