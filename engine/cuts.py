@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.kernels.pairing import visible_shares
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -19,7 +21,6 @@ CUTS = {
     "theta_e_fwhm_min": "Einstein radius over the PSF's width, in the reference band",
     "visibility_min": "mean share that the arc has in the brightness where it lies, 0 to 1: see visibility",
 }
-_ROWS_AT_ONCE = 64  # their pixels stay in the processor's cache
 
 
 def failing(
@@ -91,18 +92,12 @@ def visibility(
     invvar
         (n,) typical inverse variance of the sky.
     """
-    out = np.full(len(arcs), np.nan)
+    out = np.empty(len(arcs))
     with np.errstate(divide="ignore", invalid="ignore"):
         sigma = np.nan_to_num(1.0 / np.sqrt(invvar), nan=0.0, posinf=0.0).astype(np.float32)
-    for first in range(0, len(arcs), _ROWS_AT_ONCE):
-        part = slice(first, first + _ROWS_AT_ONCE)
-        arc = np.maximum(arcs[part], 0.0)
-        under = np.maximum(hosts[places[part]], 0.0) + sigma[part, None, None]
-        total = arc.sum(axis=(1, 2), dtype=np.float64)
-        under += arc
-        share = np.divide(arc, under, out=np.zeros_like(arc), where=under > 0.0)
-        seen = np.einsum("nyx,nyx->n", arc, share, dtype=np.float64)
-        out[part] = np.divide(seen, total, out=np.full(len(arc), np.nan), where=total > 0.0)
+    pixels = (-1, arcs.shape[1] * arcs.shape[2])
+    places = np.ascontiguousarray(places, dtype=np.int64)
+    visible_shares(arcs.reshape(pixels), hosts.reshape(pixels), places, sigma, out)
     return out
 
 

@@ -93,3 +93,12 @@ def inline(function: F) -> F:
 def jit_exact(function: F) -> F:
     """Compile a driver of integer or bit-exact work: no fast arithmetic at all."""
     return _cached(function, fastmath=False)
+
+
+def inline_sum(function: F) -> F:
+    """Compile a sum for use inside a driver of exact work: its terms are exact, their order is free.
+
+    One after the other, each addition waits for the last. The order is the processor's vector width, so that
+    float64 sums may differ in their last bit from one kind of processor to another, as rendered pixels do.
+    """
+    return _compiled(function, fastmath={"reassoc", "nsz"}, forceinline=True, no_cpython_wrapper=True)
