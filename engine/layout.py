@@ -174,6 +174,8 @@ def layout(
     needed = np.maximum(needed, stamp_size * nodes)
     sizes = np.asarray(GRID_SIZES)
     place = np.searchsorted(sizes, needed)
+    # a PSF image is transformed on its own pixels: an even number of them
+    place += by_image & (sizes[np.minimum(place, sizes.size - 1)] % (2 * nodes) != 0)
     live = columns.lens_model != CONTROL
     if (live & has_psf & (place == sizes.size)).any():
         row = int(np.argmax(live & has_psf & (place == sizes.size)))

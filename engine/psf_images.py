@@ -51,7 +51,7 @@ class PsfImages:
             checked = _checked(int(psf_id), image, n_bands)
             self.sums[int(psf_id)] = checked.sum(axis=(1, 2))
             self.pixels[int(psf_id)] = checked / self.sums[int(psf_id)][:, None, None]
-        self._transforms: dict[tuple[int, int, int, bool], NDArray[np.complexfloating]] = {}
+        self._transforms: dict[tuple[int, int, bool, bool], NDArray[np.complexfloating]] = {}
         self._lock = threading.Lock()
 
     def missing(self, psf_id: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -70,38 +70,34 @@ class PsfImages:
             margin.append(_radius_of_light(pixels, 1.0 - lost))
         return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
 
-    def transform(self, psf_id: int, size: int, nodes: int, double: bool) -> NDArray[np.complexfloating]:
-        """Return the transform (bands, size, size // 2 + 1) of the image on a periodic grid.
+    def transform(self, psf_id: int, period: int, highest: bool, double: bool) -> NDArray[np.complexfloating]:
+        """Return the transform (bands, period, period // 2 + 1) of the image on a grid of its own pixels.
 
-        With several nodes a pixel the frequencies that the image's own pixels cannot hold are zero.
+        Without ``highest`` it is zero at the highest frequency, which is one number with its mirror: on a
+        finer grid they are two.
         """
-        key = (psf_id, size, nodes, double)
+        key = (psf_id, period, highest, double)
         with self._lock:
             if key not in self._transforms:
                 if len(self._transforms) >= _TRANSFORMS_KEPT:
                     self._transforms.clear()
-                self._transforms[key] = self._make_transform(psf_id, size, nodes, double)
+                self._transforms[key] = self._make_transform(psf_id, period, highest, double)
             return self._transforms[key]
 
     def _make_transform(
-        self, psf_id: int, size: int, nodes: int, double: bool
+        self, psf_id: int, period: int, highest: bool, double: bool
     ) -> NDArray[np.complexfloating]:
         pixels = self.pixels[psf_id]
-        half, period = pixels.shape[1] // 2, size // nodes
+        half = pixels.shape[1] // 2
         field = np.zeros((pixels.shape[0], period, period))
         # the middle pixel goes to node 0, and what is left of it wraps round to the end
         index = np.arange(-half, half + 1) % period
         field[:, index[:, None], index[None, :]] = pixels
         complex_type = np.complex128 if double else np.complex64
         own: NDArray[np.complexfloating] = np.fft.rfft2(field).astype(complex_type)
-        if nodes == 1:
-            return own
-        # the image's highest frequency and its mirror are one number there and two here: left out
-        kept = period // 2
-        out: NDArray[np.complexfloating] = np.zeros((pixels.shape[0], size, size // 2 + 1), complex_type)
-        out[:, :kept, :kept] = own[:, :kept, :kept]
-        out[:, size - kept + 1 :, :kept] = own[:, period - kept + 1 :, :kept]
-        return out
+        if not highest:
+            own[:, period // 2] = own[:, :, period // 2] = 0.0
+        return own
 
 
 def _checked(psf_id: int, image: Any, n_bands: int) -> Floats:

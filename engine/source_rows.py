@@ -30,6 +30,9 @@ Floats = NDArray[np.float64]
 _APART_PIX = ((1e-3, 1.4), (1e-4, 0.4), (0.0, 0.2))
 # Rows without a PSF are sampled cell by cell instead, whose edges the rays have to find too.
 _APART_IN_CELLS_PIX = 0.75
+# Rays lie at most this many nodes apart in the image: what is integrated is the light times a gridding
+# kernel, and that has a width too.
+_MOST_APART_NODES = 0.7
 # How closely rings are looked at before rays are sent: bands of them a pixel of the stamp.
 _BANDS_A_PIX = 3.0
 
@@ -68,8 +71,12 @@ class SourceRows:
         rtol: float,
         boxed: bool,
         grid: NDArray[np.float32],
+        passed: int,
     ) -> None:
-        """Put the row's light for unit flux on its grid; arguments as the adaptive kernel's."""
+        """Put the row's light for unit flux on its grid; arguments as the adaptive kernel's.
+
+        ``passed`` are the nodes a pixel that hold all frequencies which the PSF passes.
+        """
         if boxed:
             self._fill_cells(row, kind, fields, origin, nodes, bounds, rtol, grid)
             return
@@ -84,10 +91,11 @@ class SourceRows:
         lit = np.empty((bands, SECTORS), dtype=np.uint8)
         stretch = np.empty((2, bands), dtype=np.float32)
         xs, ys, us, vs, weights = np.empty((5, RAYS), dtype=np.float32)
+        least = passed / _MOST_APART_NODES
         polar_grid(
             kind, fields, coefficients, np.float32(amplitude), np.float32(radius),
-            np.float32(FINER * _apart_pix(rtol)), np.float32(origin), np.float32(nodes), bounds,
-            gridding_table()[0], _directions(), lit, stretch[0], stretch[1], xs, ys, us, vs,
+            np.float32(FINER * _apart_pix(rtol)), np.float32(least), np.float32(origin), np.float32(nodes),
+            bounds, gridding_table()[0], _directions(), lit, stretch[0], stretch[1], xs, ys, us, vs,
             weights, grid,
         )  # fmt: skip
 

@@ -45,7 +45,7 @@ ROWS_A_TASK = 16
 # Stamps transformed by one call. Every call gives up the GIL and has to get it back, which costs threads more
 # than the cache misses of four stamps' spectra; those of a large grid fill the cache by themselves.
 _STAMPS_AT_ONCE, _LARGE_GRID = 4, 160
-_NO_GRID = (0, 0, False)
+_NO_GRID = (0, 0, False, False)
 # Gaussians are convolved in two passes where their weights are few: narrower ones have power at the grid's
 # highest frequency, which makes weights that do not end. Weights below this level are left out (times
 # rtol / 1e-3).
@@ -163,8 +163,10 @@ def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
     kind, fields = KINDS[batch.rays.kinds[row]], batch.rays.fields[row]
     samples = options.variant.samples
     if batch.sources is not None and batch.sources.is_image(row):
-        boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
-        batch.sources.fill(row, kind, fields, origin, nodes, bounds, options.rtol, boxed, grid)
+        model = batch.columns.psf_model[row]
+        passed = 1 if model == PSF_IMAGE else nodes
+        boxed = bool(model == PSF_NONE)
+        batch.sources.fill(row, kind, fields, origin, nodes, bounds, options.rtol, boxed, grid, passed)
         return
     if samples:
         line = work.hold_line(samples * grid.shape[0])
@@ -207,7 +209,15 @@ def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) ->
     size, nodes = int(where.size[rows[0]]), int(where.nodes_per_pixel[rows[0]])
     first, double = int(where.first[rows[0]]), bool(where.outside[rows[0]])
     wanted = slice(first, first + stamp_size * nodes, nodes)
-    plans = fftw.transforms(size, n_bands, len(rows), wanted, double=double)
+    by_image = bool(batch.columns.psf_model[rows[0]] == PSF_IMAGE)
+    # A PSF image passes nothing that its own pixels cannot hold: all that it leaves lies in the spectrum of a
+    # grid of one node a pixel, whose inverse takes a fraction of the time.
+    is_cropped = by_image and nodes > 1
+    plans = fftw.transforms(size, 1 if is_cropped else n_bands, len(rows), wanted, double=double)
+    back = plans
+    if is_cropped:
+        wanted = slice(first // nodes, first // nodes + stamp_size)
+        back = fftw.transforms(size // nodes, n_bands, len(rows), wanted, double=double)
     for k, row in enumerate(rows):
         if double:
             grid = np.empty((size, size), dtype=np.float32)
@@ -223,9 +233,12 @@ def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) ->
     for k, row in enumerate(rows):
         if batch.magnification is not None:
             batch.magnification[row] = float(plans.spectrum[k, 0, 0]) * unspread
-        _apply_psf(batch, row, plans, k, response, nodes)
-    plans.inverse()
-    out[rows] = plans.images[..., wanted]
+        if by_image:
+            _apply_image(batch, row, plans.spectrum[k], response, nodes, back.band_spectra[k])
+        else:
+            _apply_psf(batch, row, plans, k, response, nodes)
+    back.inverse()
+    out[rows] = back.images[..., wanted]
 
 
 def _render_separable(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
@@ -259,19 +272,25 @@ def _apply_psf(
     columns = batch.columns
     spectrum, spectra = plans.spectrum[k], plans.band_spectra[k]
     widths, scales = batch.widths_pix[row], batch.scales[row]
-    model, double = columns.psf_model[row], spectrum.dtype == np.float64
-    if model == PSF_GAUSSIAN:
+    if columns.psf_model[row] == PSF_GAUSSIAN:
         apply_gaussians(spectrum, widths, response, nodes, scales, plans.line, spectra)
-    elif model == PSF_IMAGE:
-        assert batch.images is not None
-        transforms = batch.images.transform(int(columns.psf_id[row]), len(spectrum), nodes, double)
-        apply_images(spectrum, transforms.view(spectrum.dtype), response, scales, spectra)
     else:
-        table = _table(float(columns.moffat_beta[row]), double)
+        table = _table(float(columns.moffat_beta[row]), spectrum.dtype == np.float64)
         apply_radials(
             spectrum, widths, table, MOFFAT_NODES_PER_UNIT, response, nodes, scales, plans.quarter,
             plans.line, spectra,
         )  # fmt: skip
+
+
+def _apply_image(
+    batch: _Batch, row: int, spectrum: Floating, response: Floating, nodes: int, spectra: Floating
+) -> None:
+    """Multiply the spectrum of a row by the transforms of its PSF images."""
+    assert batch.images is not None
+    double = spectrum.dtype == np.float64
+    period, psf_id = spectra.shape[1], int(batch.columns.psf_id[row])
+    transforms = batch.images.transform(psf_id, period, nodes == 1, double)
+    apply_images(spectrum, transforms.view(spectrum.dtype), response, batch.scales[row], spectra)
 
 
 @lru_cache(maxsize=64)
@@ -325,7 +344,7 @@ def render(
     _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
 
 
-def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bool]]]:
+def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bool, bool]]]:
     """Return the rows in the order to render them, and the grid of every row.
 
     Neighbours share a grid: they are transformed together, and their buffers stay in a thread's cache. Then
@@ -333,8 +352,9 @@ def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bo
     """
     columns, where = batch.columns, batch.where
     plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL) | batch.radii.any(axis=1)
-    order = np.lexsort((columns.psf_id, where.outside, where.nodes_per_pixel, where.size, plain))
-    grids = zip(where.size.tolist(), where.nodes_per_pixel.tolist(), where.outside.tolist(), strict=True)
+    keys = where.size, where.nodes_per_pixel, where.outside, columns.psf_model == PSF_IMAGE
+    order = np.lexsort((columns.psf_id, *keys[::-1], plain))
+    grids = zip(*(key.tolist() for key in keys), strict=True)
     return order, [_NO_GRID if p else grid for p, grid in zip(plain.tolist(), grids, strict=True)]
 
 

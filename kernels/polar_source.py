@@ -24,9 +24,6 @@ MOST_BANDS = 96  # of rings, in each of which every sector is dark or lit
 BATCH = 2048  # rays traced together, about
 RAYS = (MOST_BANDS + 1) * SECTORS  # that scratch holds
 TURN = F(2.0 * np.pi)
-# Rays lie at most this many nodes apart in the image: what is integrated is the light times a gridding
-# kernel, and that has a width too.
-MOST_APART_NODES = F(0.7)
 CLOSER = F(1.25)  # are rings than rays on them: a ring's sum is periodic, and misses less
 # Rings are this many times more, less one, at the centre, and half of that this many rings from it.
 CENTRE_MORE, CENTRE_RINGS = F(3.0), F(3.0)
@@ -133,7 +130,7 @@ def next_ring(stretch, least, apart, r):
 
 @jit
 def polar_grid(
-    kind, fields, coefficients, amplitude, radius, apart, origin, nodes_per_pixel, bounds, table,
+    kind, fields, coefficients, amplitude, radius, apart, least, origin, nodes_per_pixel, bounds, table,
     directions, lit, radial, tangential, xs, ys, us, vs, weights, grid,
 ):  # fmt: skip
     """Fill ``grid`` with one row's light for unit flux [per node].
@@ -150,6 +147,8 @@ def polar_grid(
         From the lens to where no light is looked for [pix].
     apart : float32
         Distance of rays in the source plane, at the most [template pix].
+    least : float32
+        Rays a pixel along an axis, at the least.
     origin, nodes_per_pixel : float32
         Position of node 0 [pix from the stamp's centre]; nodes a pixel.
     bounds : int64 (4,)
@@ -175,7 +174,6 @@ def polar_grid(
     half_v, half_u = F(0.5) * F(coefficients.shape[0]), F(0.5) * F(coefficients.shape[1])
     survey(kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, lit, radial, tangential)
     width = radius / F(n_bands)
-    least = nodes_per_pixel / MOST_APART_NODES
     stretch = envelope(radial, tangential, width)
     lens_x, lens_y = fields[0], fields[1]
     traced, count, ring = 0, 0, 0

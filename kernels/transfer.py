@@ -90,13 +90,16 @@ def apply_images(spectrum, transforms, response, scales, out):
     """Write ``spectrum`` times a scale, a PSF image's transform and ``response`` to each band.
 
     Arguments as those of ``apply_gaussians``; ``transforms`` are real and imaginary parts in turn, too.
+    ``transforms`` and ``out`` may have a shorter period than ``spectrum``: its highest frequencies are left
+    out, and those transforms have to be 0 at their own highest one.
     """
-    size, double_half = spectrum.shape
+    size, (period, double_half) = spectrum.shape[0], out.shape[1:]
     for band in range(out.shape[0]):
         scale = response.dtype.type(scales[band])
-        for j in range(size):
-            row = response[j] * scale
-            source, transform, target = spectrum[j], transforms[band, j], out[band, j]
+        for j in range(period):
+            from_ = j if 2 * j <= period else size - period + j
+            row = response[from_] * scale
+            source, transform, target = spectrum[from_], transforms[band, j], out[band, j]
             for i in range(double_half // 2):
                 a, b, c, d = source[2 * i], source[2 * i + 1], transform[2 * i], transform[2 * i + 1]
                 factor = row * response[i]

@@ -186,11 +186,11 @@ def test_flux_is_conserved_and_lensed_as_lenstronomy_lenses_it(survey_data: Path
 def test_an_unlensed_drawing_is_galsims(survey_data: Path) -> None:
     galsim = pytest.importorskip("galsim", reason="GalSim is not installed: no comparison with it")
     images, psfs = cosmos_as_given(survey_data)
-    seeing = 1.2
+    seeing = 0.7
     target = galsim.Moffat(beta=3.5, fwhm=seeing)
-    for k in (2, 4, 12, 30, 55):
+    for k in (2, 4, 12, 30, 55, 57, 91):  # the last two are the smallest
         pixels, left = sharpen(images[k], psfs[k])
-        assert left * 0.03 < 0.11
+        assert left * 0.03 < 0.07
         bank = SourceBank([Template("a", pixels, 0.03)])
         catalog = rows(
             1,

@@ -110,6 +110,23 @@ def test_images_transforms_are_multiplied_in() -> None:
     assert np.abs(out - expected).max() < 1e-12
 
 
+def test_images_leave_out_what_their_pixels_cannot_hold() -> None:
+    """Through a PSF image, a grid of three nodes a pixel gives what its first frequencies give."""
+    rng = np.random.default_rng(2)
+    size, period = 24, 8
+    grid, psf, response = rng.normal(size=(size, size)), rng.normal(size=(1, period, period)), np.ones(size)
+    spectrum, transforms = np.fft.rfft2(grid), np.fft.rfft2(psf)
+    transforms[:, period // 2] = transforms[:, :, period // 2] = 0.0
+    out = np.empty_like(transforms)
+    apply_images(spectrum.view(float), transforms.view(float), response, np.ones(1), out.view(float))
+    k = np.fft.fftfreq(size, 1.0 / size).astype(int)
+    low = np.abs(k) < period // 2
+    whole = np.fft.fft2(grid) * low[:, None] * low[None, :]
+    whole *= np.fft.fft2(psf[0])[np.ix_(k % period, k % period)]
+    expected = np.fft.ifft2(whole).real[:: size // period, :: size // period] * size**2
+    np.testing.assert_allclose(np.fft.irfft2(out[0]) * period**2, expected, atol=1e-9)
+
+
 # -- widths and tables --
 
 
