@@ -56,6 +56,9 @@ class Config:
     host_min_coverage: float
     host_bad_maskbits: tuple[int, ...]
     host_saturated_radius_arcsec: float
+    host_mag_brightest: float
+    host_mag_faintest: float
+    host_sigma_v_min_km_s: float
     psf_table: str
     psf_table_lookup: str
     theta_e_from: str

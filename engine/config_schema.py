@@ -87,16 +87,10 @@ SETTINGS: dict[str, Setting] = {
         'where the pixel is accounted for: in the (survey) PSF, or "box": also integrated over',
     ),
     "theta_e_convention": Setting(
-        "intermediate",
-        _one_of(THETA_E_CONVENTIONS),
-        '"intermediate" or "major"',
-        "convention of theta_e_arcsec",
+        "intermediate", _one_of(THETA_E_CONVENTIONS), '"intermediate" or "major"', "of theta_e_arcsec"
     ),
     "control_fraction": Setting(
-        0.0,
-        _is_float(0, 1),
-        "a number from 0 to 1",
-        "share of rows without a lens (every row has its control)",
+        0.0, _is_float(0, 1), "a number from 0 to 1", "share of rows without a lens; all have a control"
     ),
     "synthetic_host_count": Setting(
         500,
@@ -127,6 +121,15 @@ SETTINGS: dict[str, Setting] = {
         _is_float(0, 1000),
         "a number from 0 to 1000",
         "hosts with a saturated pixel within it are refused; 0: none is",
+    ),
+    "host_mag_brightest": Setting(
+        0.0, _is_float(0, 40), "a magnitude, or 0", "hosts brighter in reference_band are left out; 0: none"
+    ),
+    "host_mag_faintest": Setting(
+        0.0, _is_float(0, 40), "a magnitude, or 0", "hosts fainter in it are left out; 0: none"
+    ),
+    "host_sigma_v_min_km_s": Setting(
+        0.0, _is_float(0, 2000), "a number from 0 to 2000", "hosts of lower velocity dispersion are left out"
     ),
     "psf_table": Setting(
         "", _is_path, "a path", "table of psfsize_<band> by brick, for hosts without a PSF; empty: none"
@@ -208,16 +211,10 @@ SETTINGS: dict[str, Setting] = {
         "", _is_path, "a path", "bank of source images (GalSim's layout, npz, FITS); empty: Sersic profiles"
     ),
     "source_image_fraction": Setting(
-        1.0,
-        _is_float(0, 1),
-        "a number from 0 to 1",
-        "share of rows whose source is of the bank",
+        1.0, _is_float(0, 1), "a number from 0 to 1", "share of rows whose source is of the bank"
     ),
     "source_clean": Setting(
-        True,
-        _is_bool,
-        "true or false",
-        "take the border's level off the bank's images, fade their edges",
+        True, _is_bool, "true or false", "take the border's level off the bank's images, fade their edges"
     ),
     "source_size": Setting(
         "native",

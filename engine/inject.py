@@ -24,6 +24,7 @@ from arcforge.engine.config import Config, default_config, load_config
 from arcforge.engine.draws import assign_splits
 from arcforge.engine.durable import write_lock
 from arcforge.engine.errors import CatalogError, ConfigError, RenderError
+from arcforge.engine.host_choice import choose_hosts
 from arcforge.engine.host_source import StoredHosts
 from arcforge.engine.hosts import SURVEY_FAULTS, HostRules, HostSet, open_hosts
 from arcforge.engine.layout import layout
@@ -209,6 +210,7 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
     variant_named(config.variant)
     if not isinstance(hosts, HostSet):
         hosts = _hosts(config, hosts, positions, seed)
+    hosts = choose_hosts(hosts, config)
     if config.exclude_catalogs or config.split_guard_arcmin > 0.0:
         hosts = select_hosts(hosts, config, assign_splits(config, seed, hosts.table))
     if config.update_invvar and "invvar" not in hosts.layers:

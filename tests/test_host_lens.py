@@ -11,9 +11,11 @@ import pytest
 
 from arcforge.engine.config import Config, default_config
 from arcforge.engine.errors import ConfigError
+from arcforge.engine.host_choice import choose_hosts
 from arcforge.engine.host_lens import comoving, einstein_radius_arcsec, light_shape
 from arcforge.engine.hosts import open_hosts
 from arcforge.engine.inject import inject
+from arcforge.engine.synthetic import synthetic_hosts
 
 
 def test_einstein_radii_are_astropys() -> None:
@@ -67,3 +69,32 @@ def test_hosts_without_a_mass_are_named(tmp_path: Path, small_config: Config, su
     assert len(shaped) == 5
     hosts = open_hosts(survey_data / "lenses" / "ls_dr10_tierB")
     assert np.isfinite(hosts.table.light_e).all()
+
+
+def test_hosts_too_faint_bright_or_light_are_left_out_and_counted(tmp_path: Path, survey_data: Path) -> None:
+    config = replace(default_config(), theta_e_from="host", stamp_size=48)
+    folder = survey_data / "hosts" / "des46"
+    every = open_hosts(folder, stamp_size=48)
+    r, sigma = every.table.mag[:, 1], every.table.sigma_v_km_s
+    limits = {"host_mag_brightest": 18.8, "host_mag_faintest": 20.2, "host_sigma_v_min_km_s": 250.0}
+    store = inject(tmp_path / "S.zarr", config=replace(config, **limits), hosts=folder, n=40, seed=2)
+    wanted = (r >= 18.8) & (r <= 20.2) & (sigma >= 250.0)
+    assert 3 < wanted.sum() < 40
+    assert store.hosts.column("host_id").to_pylist() == every.table.host_id[wanted].tolist()
+    assert store.hosts.column("sigma_v_km_s").to_numpy().min() >= 250.0
+    chosen = choose_hosts(every, replace(config, **limits))
+    assert chosen.refused_by_reason == {
+        "too faint": (r > 20.2).sum(),
+        "too bright": (r < 18.8).sum(),
+        "low velocity dispersion": ((r >= 18.8) & (r <= 20.2) & (sigma < 250.0)).sum(),
+    }
+    assert choose_hosts(every, config) is every
+    with pytest.raises(ConfigError, match=r"none of 46 hosts is left by .* first has r = .*host_mag_fai"):
+        choose_hosts(every, replace(config, host_mag_faintest=12.0))
+
+
+def test_hosts_of_unknown_mass_are_left_out_where_one_is_asked_for(small_config: Config) -> None:
+    """Synthetic galaxies state no velocity dispersion."""
+    hosts = synthetic_hosts(5, 0, bands=small_config.bands, stamp_size=24)
+    with pytest.raises(ConfigError, match="first has no velocity dispersion, allowed: from 200 km/s on"):
+        choose_hosts(hosts, replace(small_config, host_sigma_v_min_km_s=200.0))
