@@ -89,13 +89,13 @@ class SourceRows:
         )
         bands = min(max(math.ceil(_BANDS_A_PIX * radius), 24), MOST_BANDS)
         lit = np.empty((bands, SECTORS), dtype=np.uint8)
-        stretch = np.empty((2, bands), dtype=np.float32)
+        stretch, middles = np.empty((2, bands), dtype=np.float32), np.empty((2, SECTORS), dtype=np.float32)
         xs, ys, us, vs, weights = np.empty((5, RAYS), dtype=np.float32)
         least = passed / _MOST_APART_NODES
         polar_grid(
             kind, fields, coefficients, np.float32(amplitude), np.float32(radius),
             np.float32(FINER * _apart_pix(rtol)), np.float32(least), np.float32(origin), np.float32(nodes),
-            bounds, gridding_table()[0], _directions(), lit, stretch[0], stretch[1], xs, ys, us, vs,
+            bounds, gridding_table()[0], _directions(), middles, lit, stretch[0], stretch[1], xs, ys, us, vs,
             weights, grid,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from arcforge.kernels.spread import REACH, TABLE_STEPS
 SECTORS = 64  # of a ring; dark ones are left out
 MOST_BANDS = 96  # of rings, in each of which every sector is dark or lit
 BATCH = 2048  # rays traced together, about
-RAYS = (MOST_BANDS + 1) * SECTORS  # that scratch holds
+RAYS = (MOST_BANDS + 1) * (SECTORS + 1)  # that scratch holds
 TURN = F(2.0 * np.pi)
 CLOSER = F(1.25)  # are rings than rays on them: a ring's sum is periodic, and misses less
 # Rings are this many times more, less one, at the centre, and half of that this many rings from it.
@@ -38,43 +38,43 @@ def survey(
 
     Fills, for each of ``n_bands`` bands of rings: ``lit`` uint8 (bands, SECTORS); ``radial`` float32
     (bands,), template pixels a pixel along a radius; ``tangential`` float32 (bands,), template pixels a
-    radian along a ring, where it is lit. ``xs`` to ``vs`` ((bands + 1) * SECTORS,) are scratch.
+    radian along a ring, where it is lit. ``xs`` to ``vs`` ((bands + 1) * (SECTORS + 1),) are scratch.
     """
     width = radius / F(n_bands)
     lens_x, lens_y = fields[0], fields[1]
+    points = SECTORS + 1  # of a ring: it ends where it began
     for k in range(n_bands + 1):
         r = width * max(F(k), F(0.1))
+        ring_x, ring_y = xs[k * points : (k + 1) * points], ys[k * points : (k + 1) * points]
         for m in range(SECTORS):
-            xs[k * SECTORS + m] = lens_x + r * directions[0, m]
-            ys[k * SECTORS + m] = lens_y + r * directions[1, m]
-    count = (n_bands + 1) * SECTORS
+            ring_x[m] = lens_x + r * directions[0, m]
+            ring_y[m] = lens_y + r * directions[1, m]
+        ring_x[SECTORS], ring_y[SECTORS] = ring_x[0], ring_y[0]
+    count = (n_bands + 1) * points
     source_points(kind, fields, xs[:count], ys[:count], us[:count], vs[:count])
     for k in range(n_bands):
-        radial[k] = tangential[k] = F(0.0)
+        start, middle, end = k * points, (k + 1) * points, (k + 2) * points
+        u, v, u_out, v_out = us[start:middle], vs[start:middle], us[middle:end], vs[middle:end]
+        across, along = F(0.0), F(0.0)  # squares of the longest sides
         for m in range(SECTORS):
-            a, b = k * SECTORS + m, k * SECTORS + (m + 1) % SECTORS
-            c, d = a + SECTORS, b + SECTORS
-            u_low, u_high = (
-                min(min(us[a], us[b]), min(us[c], us[d])),
-                max(max(us[a], us[b]), max(us[c], us[d])),
-            )
-            v_low, v_high = (
-                min(min(vs[a], vs[b]), min(vs[c], vs[d])),
-                max(max(vs[a], vs[b]), max(vs[c], vs[d])),
-            )
+            u_low = min(min(u[m], u[m + 1]), min(u_out[m], u_out[m + 1]))
+            u_high = max(max(u[m], u[m + 1]), max(u_out[m], u_out[m + 1]))
+            v_low = min(min(v[m], v[m + 1]), min(v_out[m], v_out[m + 1]))
+            v_high = max(max(v[m], v[m + 1]), max(v_out[m], v_out[m + 1]))
             margin = PAD + WIDEN * max(u_high - u_low, v_high - v_low)
             is_lit = (
-                u_low - margin < half_u
-                and u_high + margin > -half_u
-                and v_low - margin < half_v
-                and v_high + margin > -half_v
+                (u_low - margin < half_u)
+                & (u_high + margin > -half_u)
+                & (v_low - margin < half_v)
+                & (v_high + margin > -half_v)
             )
-            lit[k, m] = 1 if is_lit else 0
-            radial[k] = max(radial[k], np.sqrt((us[c] - us[a]) ** 2 + (vs[c] - vs[a]) ** 2) / width)
-            if is_lit:
-                inner = np.sqrt((us[b] - us[a]) ** 2 + (vs[b] - vs[a]) ** 2)
-                outer = np.sqrt((us[d] - us[c]) ** 2 + (vs[d] - vs[c]) ** 2)
-                tangential[k] = max(tangential[k], LONGER * max(inner, outer) * F(SECTORS) / TURN)
+            lit[k, m] = is_lit
+            across = max(across, (u_out[m] - u[m]) ** 2 + (v_out[m] - v[m]) ** 2)
+            inner = (u[m + 1] - u[m]) ** 2 + (v[m + 1] - v[m]) ** 2
+            outer = (u_out[m + 1] - u_out[m]) ** 2 + (v_out[m + 1] - v_out[m]) ** 2
+            along = max(along, F(is_lit) * max(inner, outer))
+        radial[k] = np.sqrt(across) / width
+        tangential[k] = LONGER * np.sqrt(along) * F(SECTORS) / TURN
 
 
 @jit
@@ -131,7 +131,7 @@ def next_ring(stretch, least, apart, r):
 @jit
 def polar_grid(
     kind, fields, coefficients, amplitude, radius, apart, least, origin, nodes_per_pixel, bounds, table,
-    directions, lit, radial, tangential, xs, ys, us, vs, weights, grid,
+    directions, middles, lit, radial, tangential, xs, ys, us, vs, weights, grid,
 ):  # fmt: skip
     """Fill ``grid`` with one row's light for unit flux [per node].
 
@@ -157,6 +157,8 @@ def polar_grid(
         Gridding weights by position, as ``adaptive.adaptive_grid`` takes them.
     directions : float32 (4, SECTORS)
         Cosine and sine of the sectors' first edges, and of their middles.
+    middles : float32 (2, SECTORS)
+        Scratch.
     lit, radial, tangential : uint8 (bands, SECTORS), float32 (bands,), float32 (bands,)
         Scratch; their number of bands is how closely the rings are looked at before.
     xs, ys, us, vs, weights : float32 (RAYS,)
@@ -176,12 +178,18 @@ def polar_grid(
     width = radius / F(n_bands)
     stretch = envelope(radial, tangential, width)
     lens_x, lens_y = fields[0], fields[1]
-    traced, count, ring = 0, 0, 0
+    traced, count, ring, band, n_lit = 0, 0, 0, -1, 0
     r = F(0.5) / density(stretch, least, apart, F(0.0))
     while r < radius:
         rings = density(stretch, least, apart, r)
         k = min(int(r / width), n_bands - 1)
         if tangential[k] > F(0.0):
+            if k != band:
+                band, n_lit = k, 0
+                for m in range(SECTORS):
+                    if lit[k, m] != 0:
+                        middles[0, n_lit], middles[1, n_lit] = directions[2, m], directions[3, m]
+                        n_lit += 1
             needed = TURN * max(tangential[k] / apart, r * least)
             each = min(max(1, int(np.ceil(needed / F(SECTORS)))), RAYS)
             step = TURN / F(each * SECTORS)
@@ -189,27 +197,25 @@ def polar_grid(
             half = F(0.5) - F(0.5) * F(each)
             if ring == 0:  # the sum starts at radius 0 with a slope: the next term of Euler and Maclaurin
                 weight *= F(11.0 / 12.0)
-            for m in range(SECTORS):
-                if lit[k, m] == 0:
-                    continue
-                if count > 0 and count + each > BATCH:
+            for j in range(each):
+                if count + n_lit > BATCH:
                     _add_rays(
                         kind, fields, coefficients, count, origin, nodes_per_pixel, bounds, table, xs, ys, us,
                         vs, weights, grid,
                     )  # fmt: skip
                     count = 0
-                # turned from the sector's middle by an angle so small that a short series does
-                cos, sin = r * directions[2, m], r * directions[3, m]
-                for j in range(each):
-                    turn = (F(np.int32(j)) + half) * step
-                    t2 = turn * turn
-                    along = F(1.0) - t2 * (F(0.5) - t2 * F(1.0 / 24.0))
-                    beside = turn * (F(1.0) - t2 * (F(1.0 / 6.0) - t2 * F(1.0 / 120.0)))
-                    xs[count + j] = lens_x + (cos * along - sin * beside)
-                    ys[count + j] = lens_y + (sin * along + cos * beside)
-                    weights[count + j] = weight
-                count += each
-                traced += each
+                # turned from the sectors' middles by an angle so small that a short series does
+                turn = (F(np.int32(j)) + half) * step
+                t2 = turn * turn
+                along = r * (F(1.0) - t2 * (F(0.5) - t2 * F(1.0 / 24.0)))
+                beside = r * turn * (F(1.0) - t2 * (F(1.0 / 6.0) - t2 * F(1.0 / 120.0)))
+                x, y, share = xs[count:], ys[count:], weights[count:]
+                for m in range(n_lit):
+                    x[m] = lens_x + (middles[0, m] * along - middles[1, m] * beside)
+                    y[m] = lens_y + (middles[1, m] * along + middles[0, m] * beside)
+                    share[m] = weight
+                count += n_lit
+                traced += n_lit
         r = next_ring(stretch, least, apart, r)
         ring += 1
     _add_rays(
