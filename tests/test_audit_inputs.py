@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +16,7 @@ from arcforge.cli.app import app
 from arcforge.engine.auditing import pairs as pairs_module
 from arcforge.engine.auditing.junit import write_junit
 from arcforge.engine.auditing.mapping import read_mapping
+from arcforge.engine.auditing.page import write_page
 from arcforge.engine.auditing.run import CHECKS, run_audit
 from arcforge.engine.auditing.sources import open_pairs
 from arcforge.engine.auditing.thresholds import Thresholds
@@ -94,6 +96,30 @@ def test_an_unpaired_set_runs_the_gate_and_says_what_is_lost(unpaired):
     assert report["gate"]["within_pair_auc"] is None
     assert (report["verdict"], report["reason"]) == ("INCONCLUSIVE", "NO_METADATA")
     assert "control of each stamp" in report["because"]
+
+
+def test_an_unpaired_set_has_a_page_too(unpaired, tmp_path):
+    columns = {"stamp_npz": "image", "label": "is_lens"}
+    write_page(run_audit(unpaired, columns=columns, checks=QUICK), tmp_path / "u.html")
+    assert "NO_METADATA" in (tmp_path / "u.html").read_text()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_hosts_are_too_few_and_it_is_said_so(made, tmp_path, n):
+    pq.write_table(pq.read_table(made.write(tmp_path / "all.parquet")).slice(0, n), tmp_path / "few.parquet")
+    checks = [c for c in CHECKS if c.id in ("D0", "S0", "G1", "R6", "M1")]
+    result = run_audit(tmp_path / "few.parquet", checks=checks)
+    assert (result.report["verdict"], result.report["reason"]) == ("INCONCLUSIVE", "POWER")
+    assert "hosts" in result.report["because"]
+    assert not any("did not finish" in c["message"] for c in result.report["checks"])
+    assert "8 hosts" in result.report["next_step"]
+
+
+def test_stamps_without_an_outer_annulus_are_refused(made, tmp_path):
+    inner = (slice(None), slice(None), slice(24, 40), slice(24, 40))
+    small = replace(made, stamps=made.stamps[inner], controls=made.controls[inner])
+    with pytest.raises(AuditInputError, match=r"16 x 16 px hold 0 pixels beyond r = 20 px.*core.outer_pix"):
+        run_audit(small.write(tmp_path / "small.parquet"), checks=QUICK)
 
 
 def test_unpaired_labels_have_to_be_two_known_ones(unpaired, tmp_path):

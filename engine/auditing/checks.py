@@ -19,6 +19,14 @@ class MissingParametersError(Exception):
         self.columns = columns
 
 
+class TooFewHostsError(Exception):
+    """The rows show fewer hosts than a gate needs to be trained on some and tried on others."""
+
+    def __init__(self, n_hosts: int) -> None:
+        hosts = "one host" if n_hosts == 1 else f"{n_hosts} hosts"
+        super().__init__(f"{hosts}: a gate is trained on some hosts and tried on others, two at the least")
+
+
 @dataclass(frozen=True)
 class Finding:
     """The answer of one check; the runner adds id, title and whether it is required.
@@ -76,6 +84,8 @@ def run_check(check: Check, state: Any) -> Outcome:
         return Outcome(check, check.run(state))
     except MissingParametersError as error:
         return Outcome(check, Finding(SKIPPED, f"needs parameters that are {error}"))
+    except TooFewHostsError as error:
+        return Outcome(check, Finding(INCONCLUSIVE, str(error)))
     except Exception as error:  # any crash of a check is a result: "did not run"
         text = " ".join(str(error).split())
         return Outcome(

@@ -276,8 +276,7 @@ class _Finder:
             names = tuple(n for c in causes[len(fixed) :] for n in parameters_of(data.bands)[c])
             start = replace(every.point, values={n: v for n, v in every.point.values.items() if n in names})
             best = fit(self.forward, data, start, names)
-            fewer = self._hypothesis(causes, base.detail, best, base.apply)
-            result.append(fewer if fewer.explains else self.with_finite_kernel(fewer))
+            result.append(self.with_finite_kernel(self._hypothesis(causes, base.detail, best, base.apply)))
         return result
 
     def _departing(self, evaluation: Evaluation, data: FitData) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.checks import TooFewHostsError
 from arcforge.engine.auditing.groups import deal_folds
 from arcforge.engine.auditing.logistic import fit_logistic
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
@@ -85,6 +86,8 @@ def run_gate(
     """
     groups = bootstrap.groups
     n = len(groups)
+    if bootstrap.n_groups < 2:
+        raise TooFewHostsError(bootstrap.n_groups)
     # two hosts a fold, where there are enough: one alone has no other to be compared with
     n_folds = min(thresholds.count("gate.folds"), max(bootstrap.n_groups // 2, 2), bootstrap.n_groups)
     penalty = thresholds["gate.penalty"]

@@ -141,6 +141,8 @@ def measure_remedies(state: AuditState) -> list[dict[str, Any]]:
     rng = state.rng("halves")
     chosen_on = rng.random(state.pairs.n_groups) < 0.5
     first_half = chosen_on[state.pairs.groups]
+    if first_half.all() or not first_half.any():
+        return []
     radius = _mask_radius(state, first_half)
     everything = np.ones(len(state.pairs), dtype=bool)
     visible = visible_rows(state, radius)

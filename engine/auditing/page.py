@@ -96,7 +96,7 @@ def render_page(result: AuditResult) -> str:
             f"<title>{escape(title)}</title><style>{style}</style></head><body><main>",
             _head(report),
             *sections,
-            _checks(report),
+            list_checks(report),
             _remedies(report),
             _provenance(report),
             "</main></body></html>",
@@ -180,7 +180,8 @@ def picture(figure: Figure | None, title: str, caption: str, narrow: bool = Fals
     )
 
 
-def _checks(report: dict[str, Any]) -> str:
+def list_checks(report: dict[str, Any]) -> str:
+    """Return every check with its finding as an HTML table."""
     rows = "".join(
         f"<tr><td>{c['id']}</td>"
         f"<td>{escape(c['title'])}{'' if c['required'] else ' <i>(informative)</i>'}</td>"

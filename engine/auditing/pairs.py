@@ -15,6 +15,7 @@ from arcforge.engine.auditing.parameters import column, is_control_row, is_faile
 from arcforge.engine.auditing.sources import PairSource, PixelBatch
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.errors import AuditInputError
+from arcforge.engine.remedies import distance_pix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 DEFAULT_PIXSCALE_ARCSEC = 0.262
 # Fewer cannot be judged, however large the stamps
 _LEAST_PAIRS = 200
+# Pixels of sky that a noise level takes
+_LEAST_SKY = 50
 # A source bank shared by most hosts would chain them into one group; then only hosts are grouped
 _LARGEST_GROUP_SHARE = 0.5
 
@@ -133,6 +136,7 @@ def draw_pairs(
         raise AuditInputError(
             f"{source.path}: no pair with an arc and readable pixels among {len(usable)} rows"
         )
+    _require_sky(source, thresholds)
     all_groups = _group_hosts(table, host_of_control, thresholds, notes)
     return Pairs(
         source=source,
@@ -148,6 +152,18 @@ def draw_pairs(
         scan=scan,
         notes=notes,
     )
+
+
+def _require_sky(source: PairSource, thresholds: Thresholds) -> None:
+    """Refuse stamps that hold next to nothing of the outer annulus, on which the sky is measured."""
+    outer = thresholds["core.outer_pix"]
+    sky = int((distance_pix(source.image_shape) >= outer).sum())
+    if sky < _LEAST_SKY:
+        ny, nx = source.image_shape
+        raise AuditInputError(
+            f"{source.path}: stamps of {ny} x {nx} px hold {sky} pixels beyond r = {outer:g} px, where the "
+            "sky is measured; cut larger ones, or lower core.outer_pix with --thresholds"
+        )
 
 
 def _affordable(source: PairSource, thresholds: Thresholds, notes: list[str]) -> int:

@@ -39,7 +39,11 @@ def make_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, 
 
 def draw_profiles(report: dict[str, Any]) -> Figure | None:
     """Radial profile of the added light, observed and predicted, of all pairs and of the resolved ones."""
-    tables = {k: v for k, v in report["evidence"].get("P4", {}).items() if "predicted" in v}
+    tables = {
+        name: table
+        for name, table in report["evidence"].get("P4", {}).items()
+        if "predicted" in table and None not in (*table["predicted"], *table["observed"])
+    }
     if not tables:
         return None
     titles = {"all": "all pairs", "resolved": 'theta_E >= 2"'}
@@ -148,7 +152,11 @@ def draw_nuisance(report: dict[str, Any], tolerances: dict[str, float]) -> Figur
     """Fitted parameters as departures from the record in units of their tolerance, with values beside."""
     from matplotlib.ticker import FuncFormatter
 
-    nuisance = {name: n for name, n in report["nuisance"].items() if name in tolerances}
+    nuisance = {
+        name: n
+        for name, n in report["nuisance"].items()
+        if tolerances.get(name, 0.0) > 0 and None not in (n["estimate"], *n["ci95"])
+    }
     if not nuisance:
         return None
     figure, (axis,) = make_figure(7.4, 0.31 * len(nuisance) + 1.0)
@@ -209,8 +217,10 @@ def draw_attribution(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def draw_triplets(state: AuditState) -> Figure:
-    """Control, stamp, difference and residual of a few pairs from small to large theta_E."""
+def draw_triplets(state: AuditState) -> Figure | None:
+    """Control, stamp, difference and residual of a few pairs from small to large theta_E; None unpaired."""
+    if state.pairs.source.kind == "unpaired":
+        return None
     from arcforge.engine.pictures import Triplet, triplet_figure
 
     rows = _spread_rows(state)

@@ -163,9 +163,12 @@ def audit(
         The thresholds are wrong.
     """
     if is_catalogue(path_or_store, columns):
+        report = audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds)
         if html is not None:
-            raise AuditInputError(f"{path_or_store}: a catalogue without pixels has no page; write JSON")
-        return Report(audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds))
+            from arcforge.engine.auditing.splits_page import write_splits_page
+
+            write_splits_page(report, Path(html))
+        return Report(report)
     result = run_audit(
         path_or_store, seed=seed, n_pairs=n_pairs, thresholds=thresholds, columns=columns, progress=progress
     )

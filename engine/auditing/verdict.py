@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,10 @@ def _unanswered(outcomes: Sequence[Outcome], gate: GateResult | None, limits: Th
     """A required check gave no answer. The core gate's size is the last question and not asked here."""
     silent = [o for o in outcomes if o.check.required and o.finding.status not in (PASS, WARN)]
     broken = [o for o in silent if o.crashed or o.finding.status == SKIPPED]
+    core_gate = next((o for o in silent if o.check.id == "G1" and o not in broken), None)
+    if gate is None and core_gate and not any(o.crashed for o in broken):
+        step = f"audit pairs of {limits.count('sample.min_hosts')} hosts or more"
+        return Verdict(UNDECIDED, "POWER", core_gate.finding.message, step)
     if broken or gate is None:
         ids = ", ".join(o.check.id for o in broken) or "G1"
         said = "; ".join(o.finding.message for o in broken) or "the core gate gave no result"
@@ -174,5 +179,7 @@ def _more_pairs(gate: GateResult, limits: Thresholds) -> str:
     """Number of pairs at which the effect in question could be seen: the error falls as 1/sqrt(pairs)."""
     room = max(abs(limits["gate.max_core_auc"] - gate.auc.value), 0.005)
     factor = (1.96 * gate.auc.se / room) ** 2
+    if not math.isfinite(factor):  # two hosts leave no interval
+        return f"audit pairs of {limits.count('sample.min_hosts')} hosts or more"
     wanted = int(-(-gate.n_pairs * max(factor, 2.0) // 100) * 100)
     return f"audit about {wanted} pairs, of {-(-wanted // max(gate.n_pairs // gate.n_groups, 1))} hosts"
