@@ -23,8 +23,9 @@ Integers = NDArray[np.int64]
 # One-sided test at 5 %, power 80 %: z(0.95) + z(0.80)
 _DETECTABLE_IN_SE = 1.645 + 0.842
 # Fits to other hosts differ more than fits of other folds, which share most of theirs. With twice the
-# variance over folds, intervals of simulated sets of 19, 80 and 120 hosts cover 93-100 % (bench/gate_coverage.py);
-# with once that, 90 % at 19 hosts and AUC 0.87; a jackknife over refits gives twice the true error there
+# variance over folds, intervals of simulated sets of 19, 80 and 120 hosts cover 93-100 %
+# (bench/gate_coverage.py); with once that, 90 % at 19 hosts and AUC 0.87; a jackknife over refits gives twice
+# the true error there
 FOLD_VARIANCE = 2.0
 # Comparisons held at a time: 32 MB
 _BLOCK = 1 << 22
