@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from arcforge.bench import pipeline, store
+from arcforge.bench import image_sources, pipeline, store
 from arcforge.bench.runner import Timing
 from arcforge.cli import app as app_module
 from arcforge.engine.hosts import open_hosts
+from arcforge.engine.render import render_rows
 from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression
 
 N = 256
@@ -115,3 +116,21 @@ def test_the_command_lists_the_stores_own_codec(store_report, monkeypatch):
     assert shown.exit_code == 0, shown.output
     assert "lz4 5 (the store's)" in shown.output
     assert run("store", "--n", "100").exit_code == 2
+
+
+def test_what_images_cost_is_told_of_rows_that_show_the_same(capsys):
+    """The PSF images are the Moffats, and every kind has the sources' light."""
+    bank = image_sources.made_bank(np.random.default_rng(0))
+    kinds, psfs = image_sources.kinds_of_rows(20, bank)
+    images = {kind: render_rows(rows, psf_images=psfs, sources=bank) for kind, rows in kinds.items()}
+    moffat, by_image = images["Sersic, Moffat"], images["Sersic, image"]
+    peak = moffat.max((2, 3), keepdims=True)
+    assert (
+        np.abs(by_image - moffat) / peak
+    ).max() < 0.01  # the images end, and hold no waves below two pixels
+    assert (images["image, image"].max((1, 2, 3)) > 0.0).all()
+    assert image_sources.main(["--rows", "4", "--repeats", "1"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].startswith("Sersic, Moffat")
+    assert "1.00" in table[1]
+    assert len(table) == 5
