@@ -215,6 +215,11 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
         hosts = select_hosts(hosts, config, assign_splits(config, seed, hosts.table))
     if config.update_invvar and "invvar" not in hosts.layers:
         raise ConfigError("update_invvar = true, and no host came with an inverse variance: leave it out")
+    if catalog is None and config.psf_jitter > 0.0 and (hosts.table.psf_model == "image").all():
+        raise ConfigError(
+            f"psf_jitter = {config.psf_jitter:g}, and the PSF of every host is an image, of fixed width: "
+            "set it to 0"
+        )
     bank = open_bank(config.source_bank, clean=config.source_clean) if config.source_bank else None
     rows: RunRows
     if catalog is None:

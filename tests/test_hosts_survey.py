@@ -14,7 +14,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from arcforge.engine import open_store
-from arcforge.engine.config import parse_config
+from arcforge.engine.config import default_config, parse_config
 from arcforge.engine.errors import ConfigError, HostError
 from arcforge.engine.host_rules import HostRules
 from arcforge.engine.hosts import open_hosts
@@ -260,6 +260,8 @@ def test_real_fields_bricks_and_cutouts_are_injected(tmp_path: Path, survey_data
         corner = 256 // 2 - 32
         inside = units["INVVAR"].data[:, corner : corner + 64, corner : corner + 64]
         np.testing.assert_array_equal(store.invvar([0])[0], inside)
+    with pytest.raises(ConfigError, match=r"psf_jitter = 0.05, and the PSF of every host is an image"):
+        inject(tmp_path / "J.zarr", config=replace(default_config(), psf_jitter=0.05), hosts=field, n=6)
     for name, folder in (("des46", "hosts/des46"), ("lenses", "lenses/ls_dr10_tierB")):
         store = inject(tmp_path / f"{name}.zarr", hosts=survey_data / folder, n=12, seed=1)
         assert verify(store.path, level="deep").sound
