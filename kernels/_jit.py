@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import config as _numba_config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,6 +63,8 @@ config: Any = _numba_config  # its settings are made at import, unseen by type c
 
 def _compiled(function: F, **options: Any) -> F:
     """Compile with what all kernels share: no GIL, and arithmetic that gives infinity, not an exception."""
+    if config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1: every line can be stepped through, and counted by a test
+        return np.errstate(all="ignore")(function)
     compiler: Any = numba.njit  # its hints know nothing of the wrapper options
     return cast(F, compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function))
 

@@ -9,10 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numba
 import numpy as np
 import pytest
 
 TEXT = np.dtypes.StringDType()
+
+# With NUMBA_DISABLE_JIT=1 every line of a kernel is Python's, which a debugger steps through and a coverage
+# tool counts; a stamp then takes seconds. These files test the kernels on little of everything.
+INTERPRETED = (
+    *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
+    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs compiled kernels where numba is told not to compile."""
+    if not numba.config.DISABLE_JIT:
+        return
+    for item in items:
+        if item.path.stem.removeprefix("test_") not in INTERPRETED:
+            item.add_marker(pytest.mark.skip(reason="renders too much for kernels that are not compiled"))
+        elif item.get_closest_marker("compiled"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes with kernels that are not compiled"))
 
 
 class GeneratedHosts:

@@ -108,6 +108,7 @@ def _brightness(rows: Rows, row: int, x: np.ndarray, y: np.ndarray) -> np.ndarra
     return profile * SCALE**2 / sersic_unit_total_flux(value["src_reff_arcsec"], q, value["src_n"])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4])
 def test_light_left_out_would_not_show(rtol: float) -> None:
     """Sum the light beyond the bounds by hand, with the PSF from there to the nearest pixel of the stamp."""

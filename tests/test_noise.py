@@ -90,6 +90,7 @@ def noisy(request, tmp_path_factory, small_config):
     return inject(path, config=config, n=300, seed=7)
 
 
+@pytest.mark.compiled
 def test_the_noise_of_a_store_is_its_models_and_can_be_made_again(noisy) -> None:
     everything = slice(None)
     arcs, noise = noisy.arcs(everything), noisy.noise(everything)
@@ -113,12 +114,14 @@ def test_the_noise_of_a_store_is_its_models_and_can_be_made_again(noisy) -> None
     assert found.notes == []
 
 
+@pytest.mark.compiled
 def test_threads_and_partitions_give_the_same_noise(noisy, tmp_path, small_config, tree_hashes) -> None:
     config = replace(small_config, noise=noisy.catalog.column("noise")[0].as_py(), control_fraction=0.2)
     other = inject(tmp_path / "o.zarr", config=config, n=300, seed=7, threads=1)
     assert tree_hashes(other.path) == tree_hashes(noisy.path)
 
 
+@pytest.mark.compiled
 def test_noise_changes_neither_draws_nor_light(noisy, tmp_path, small_config) -> None:
     quiet = inject(tmp_path / "q.zarr", config=replace(small_config, control_fraction=0.2), n=300, seed=7)
     rows = np.arange(0, 300, 20)
@@ -128,6 +131,7 @@ def test_noise_changes_neither_draws_nor_light(noisy, tmp_path, small_config) ->
     np.testing.assert_array_equal(quiet.noise(rows), 0)
 
 
+@pytest.mark.compiled
 def test_gains_follow_from_sky_and_inverse_variance_or_are_given(tmp_path, small_config) -> None:
     config = replace(small_config, noise="poisson")
     store = inject(tmp_path / "a.zarr", config=config, n=20, seed=1)
@@ -139,6 +143,7 @@ def test_gains_follow_from_sky_and_inverse_variance_or_are_given(tmp_path, small
     assert set(store.catalog.column("gain_e_per_nmgy_r").to_pylist()) == {3e4}
 
 
+@pytest.mark.compiled
 def test_a_gain_in_other_units_is_refused_with_the_right_order(tmp_path, small_config) -> None:
     wrong = replace(small_config, noise="poisson", gain_e_per_nmgy=MappingProxyType({"r": 150.0}))
     with pytest.raises(ConfigError, match=r"ask for a sky of 2[5-9]\.\d mag.*call for about [2-9.]+e\+04"):
@@ -166,6 +171,7 @@ def audited(store, ids=("N1", "R1", "D1")):
     return {check["id"]: check for check in report["checks"]}
 
 
+@pytest.mark.compiled
 def test_the_audit_measures_recorded_noise_and_catches_a_wrong_gain(tmp_path) -> None:
     """N1 passes on what was built; with another gain on record, N1 fails and says by how much."""
     from arcforge.engine import open_store
@@ -187,6 +193,7 @@ def test_the_audit_measures_recorded_noise_and_catches_a_wrong_gain(tmp_path) ->
     assert checks["N1"]["effect"] == pytest.approx(1.3, abs=0.03)
 
 
+@pytest.mark.compiled
 def test_the_audit_catches_a_gain_in_other_units(tmp_path) -> None:
     """The noise is what the gain says, and the gain is a hundred times too small for the hosts' own noise."""
     config = parse_config(

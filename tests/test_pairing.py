@@ -48,7 +48,8 @@ def test_any_finite_pixel_pairs_exactly(pixels):
 def test_any_bit_pattern_pairs_exactly(bits):
     host, arc = np.array(bits, dtype=np.uint32).T.copy().view(np.float32)
     sane = np.isfinite(host) & np.isfinite(arc) & (np.abs(host) < LARGEST / 4) & (np.abs(arc) < LARGEST / 4)
-    assert_pairs(host[sane], arc[sane])
+    if sane.any():
+        assert_pairs(host[sane], arc[sane])
 
 
 def test_many_random_pixels_pair_exactly():

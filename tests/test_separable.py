@@ -63,6 +63,7 @@ def test_two_passes_are_the_sum_over_all_nodes(size, nodes, stamp, lit):
         assert np.abs(out[band] - expected).max() < 1e-6 * scales[band] * grid.max()
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("variant", ["auto", "uniform2"])
 @pytest.mark.parametrize("pixel_response", ["in_psf", "box"])
 def test_images_are_those_of_the_transforms(variant, pixel_response, monkeypatch):
@@ -85,6 +86,7 @@ def test_images_are_those_of_the_transforms(variant, pixel_response, monkeypatch
     assert again["passes"] == pytest.approx(again["transforms"], rel=2e-6)
 
 
+@pytest.mark.compiled
 def test_a_profile_that_ends_like_a_wall_costs_no_more_than_others():
     """The bound on a cell's error once overflowed far outside sources of n < 0.4, and all was divided."""
     n = 30
