@@ -98,7 +98,9 @@ def test_csv_is_read_and_has_a_page(tmp_path):
     rows = zip(*(data[k] for k in data), strict=True)
     path.write_text("\n".join([",".join(data), *(",".join(map(str, row)) for row in rows)]))
     assert audit(path)["provenance"]["n_rows"] == N
+    path.write_text("ra,dec\n1.0,2.0\n3.0,4.0\n")
     report = audit(path, html=tmp_path / "x.html")
+    assert report["because"].startswith("the catalogue names neither splits nor labels")
     page = (tmp_path / "x.html").read_text()
     assert f"{report['verdict']} {report['reason']}" in page
     assert all(c["id"] in page for c in report["checks"])

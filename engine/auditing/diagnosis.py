@@ -281,7 +281,9 @@ def summarise(
     if pedestals:
         tolerance, floor = _tolerance("pedestal_nmgy", sky, limits)
         mean = np.mean([evaluation.values(name) for name in pedestals], axis=0)
-        result["pedestal_nmgy"] = Nuisance(bootstrap.median(mean).widened(floor), 0.0, tolerance)
+        estimate = bootstrap.median(mean)
+        floor = max(floor, limits["nuisance.floor_pedestal"] * abs(estimate.value))
+        result["pedestal_nmgy"] = Nuisance(estimate.widened(floor), 0.0, tolerance)
     return result
 
 

@@ -153,7 +153,12 @@ def audit_catalogue(
         step = "move every object, and all that share its sky or source, to one split; give it one label"
     else:
         verdict, reason = "INCONCLUSIVE", "NO_METADATA"
-        because = "splits and labels are clean; without pixels nothing else can be told"
+        named = zip(("splits", "labels"), checks[1:], strict=True)
+        clean = [name for name, check in named if check["status"] == "PASS"]
+        said = (
+            f"{' and '.join(clean)} are clean" if clean else "the catalogue names neither splits nor labels"
+        )
+        because = f"{said}; without pixels nothing else can be told"
         step = "audit the pixels: arcforge audit STORE_OR_PARQUET"
     empty = dict.fromkeys(("auc", "ci95", "within_pair_auc", "p_permutation", "mde", "threshold"))
     return {
