@@ -122,6 +122,13 @@ def test_stamps_without_an_outer_annulus_are_refused(made, tmp_path):
         run_audit(small.write(tmp_path / "small.parquet"), checks=QUICK)
 
 
+def test_stamps_that_are_not_square_are_refused(made, tmp_path):
+    lower = (slice(None), slice(None), slice(4, None))
+    oblong = replace(made, stamps=made.stamps[lower], controls=made.controls[lower])
+    with pytest.raises(AuditInputError, match=r"60 x 64 px \(y, x\).* cut them to 60 x 60 px"):
+        run_audit(oblong.write(tmp_path / "oblong.parquet"), checks=QUICK)
+
+
 def test_unpaired_labels_have_to_be_two_known_ones(unpaired, tmp_path):
     table = pq.read_table(unpaired)
     place = table.schema.get_field_index("is_lens")

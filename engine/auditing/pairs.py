@@ -136,7 +136,7 @@ def draw_pairs(
         raise AuditInputError(
             f"{source.path}: no pair with an arc and readable pixels among {len(usable)} rows"
         )
-    _require_sky(source, thresholds)
+    _require_shape(source, thresholds)
     all_groups = _group_hosts(table, host_of_control, thresholds, notes)
     return Pairs(
         source=source,
@@ -154,12 +154,17 @@ def draw_pairs(
     )
 
 
-def _require_sky(source: PairSource, thresholds: Thresholds) -> None:
-    """Refuse stamps that hold next to nothing of the outer annulus, on which the sky is measured."""
+def _require_shape(source: PairSource, thresholds: Thresholds) -> None:
+    """Refuse stamps that are not square, or hold next to nothing of the outer annulus, which is the sky's."""
+    ny, nx = source.image_shape
+    if ny != nx:
+        raise AuditInputError(
+            f"{source.path}: stamps of {ny} x {nx} px (y, x) cannot be rendered again; cut them to "
+            f"{min(ny, nx)} x {min(ny, nx)} px about their centres"
+        )
     outer = thresholds["core.outer_pix"]
     sky = int((distance_pix(source.image_shape) >= outer).sum())
     if sky < _LEAST_SKY:
-        ny, nx = source.image_shape
         raise AuditInputError(
             f"{source.path}: stamps of {ny} x {nx} px hold {sky} pixels beyond r = {outer:g} px, where the "
             "sky is measured; cut larger ones, or lower core.outer_pix with --thresholds"
