@@ -141,6 +141,7 @@ def test_light_left_out_would_not_show(rtol: float) -> None:
     assert checked > n // 2
 
 
+@pytest.mark.compiled
 def test_peak_floor_is_below_every_peak() -> None:
     """Were it above, a row's tolerance would be of a peak that it does not have."""
     rows = hard_rows(150, 4)
