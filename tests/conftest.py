@@ -19,7 +19,7 @@ TEXT = np.dtypes.StringDType()
 # tool counts; a stamp then takes seconds. These files test the kernels on little of everything.
 INTERPRETED = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
-    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels"),
+    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts"),
 )
 
 

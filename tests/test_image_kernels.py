@@ -30,13 +30,13 @@ def catalog(lens: str, **changes: Any) -> dict[str, Any]:
     return {name: np.array([value]) for name, value in (columns | LENSES[lens] | changes).items()}
 
 
-@pytest.mark.parametrize("lens", LENSES)
-def test_a_gaussian_image_is_a_sersic_source_of_index_one_half(lens: str) -> None:
+@pytest.mark.parametrize(("lens", "psf"), [*((lens, "gaussian") for lens in LENSES), ("SIE", "none")])
+def test_a_gaussian_image_is_a_sersic_source_of_index_one_half(lens: str, psf: str) -> None:
     y, x = np.mgrid[:33, :33] - 16.0
     pixels = np.exp2(-4.0 * (x * x + y * y) / FWHM_PIX**2).astype(np.float32)
     bank = SourceBank([Template("a", pixels, SCALE)])
     options: dict[str, Any] = {"stamp_size": 16, "bands": "r", "rtol": RTOL, "threads": 1}
-    image = render_batch(catalog(lens, source_id="a"), sources=bank, **options)
+    image = render_batch(catalog(lens, psf_model=psf, source_id="a"), sources=bank, **options)
     shape = {"src_reff_arcsec": 0.5 * FWHM_PIX * SCALE, "src_n": 0.5, "src_e": 0.0}
-    profile = render_batch(catalog(lens, **shape), **options)
+    profile = render_batch(catalog(lens, psf_model=psf, **shape), **options)
     assert np.abs(image - profile).max() < 2 * RTOL * profile.max()
