@@ -56,21 +56,19 @@ class _Walker:
         python = getattr(function, "py_func", function)
         tree = ast.parse(textwrap.dedent(inspect.getsource(python))).body[0]
         assert isinstance(tree, ast.FunctionDef)
-        body = tree.body
-        if loop_only:
-            body = next(node for node in body if isinstance(node, ast.For)).body
+        body = _in_loops(tree.body, constants) if loop_only else tree.body
         self._statements(body, python.__globals__, constants)
 
     def _statements(self, body: list[ast.stmt], names: dict[str, Any], constants: dict[str, bool]) -> None:
         for node in body:
-            if isinstance(node, ast.If) and not isinstance(node.test, ast.Name):
+            if isinstance(node, ast.If) and _truth(node.test, constants) is None:
                 # a select, as the compiler makes of a value that is replaced where a comparison holds
                 assert not node.orelse, ast.dump(node)
                 self._expression(node.test, names, constants)
                 self._statements(node.body, names, constants)
             elif isinstance(node, ast.If):
                 # a compile-time constant chooses one side; no other branch stands in the code of a ray
-                chosen = node.body if constants[ast.unparse(node.test)] else node.orelse
+                chosen = node.body if _truth(node.test, constants) else node.orelse
                 self._statements(chosen, names, constants)
                 if chosen and isinstance(chosen[-1], ast.Return):
                     return
@@ -132,6 +130,25 @@ class _Walker:
                 elif isinstance(argument, ast.Name) and argument.id in constants:
                     passed[name] = constants[argument.id]
             self.function(function, passed)
+
+
+def _truth(test: ast.expr, constants: dict[str, bool]) -> bool | None:
+    """Return what a test of compile-time constants comes to; None for any other."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _truth(test.operand, constants)
+        return None if inner is None else not inner
+    return constants[test.id] if isinstance(test, ast.Name) else None
+
+
+def _in_loops(body: list[ast.stmt], constants: dict[str, bool]) -> list[ast.stmt]:
+    """Return what stands in the loops of a function, one after the other: a ray goes through all of them."""
+    found: list[ast.stmt] = []
+    for node in body:
+        if isinstance(node, ast.For):
+            found += node.body
+        elif isinstance(node, ast.If):
+            found += _in_loops(node.body if _truth(node.test, constants) else node.orelse, constants)
+    return found
 
 
 def _resolve(called: str, names: dict[str, Any]) -> Callable[..., Any]:

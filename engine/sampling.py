@@ -56,9 +56,17 @@ class Sampler:
         samples = self._batch.options.variant.samples
         for row in self._rows:
             if samples:
-                y_first, y_end, x_first, x_end = self._batch.where.bounds[row]
-                counts[row] = (y_end - y_first) * (x_end - x_first) * samples**2
+                counts[row] = self._uniform_rays(row, samples)
             else:
                 self._fill(row)
                 counts[row] = int(self._work.report[0])
         return counts
+
+    def _uniform_rays(self, row: int, samples: int) -> int:
+        """Return the rays of a uniform variant: fewer a pixel beside the stamp."""
+        where = self._batch.where
+        first, end = where.first[row], where.first[row] + self._batch.options.stamp_size
+        y_first, y_end, x_first, x_end = where.bounds[row]
+        within = max(0, min(y_end, end) - max(y_first, first)) * max(0, min(x_end, end) - max(x_first, first))
+        beside = (y_end - y_first) * (x_end - x_first) - within
+        return int(within * samples**2 + beside * max(1, samples // 2) ** 2)

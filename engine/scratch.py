@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES
+from arcforge.kernels.adaptive import CHUNK, DEEPEST
+from arcforge.kernels.lanes import LANES
 from arcforge.kernels.spread import BASE
 
 Images = NDArray[np.float32]

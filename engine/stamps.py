@@ -30,7 +30,8 @@ from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
 from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
-from arcforge.kernels.separable import LANES, convolve_gaussians
+from arcforge.kernels.lanes import LANES
+from arcforge.kernels.separable import convolve_gaussians
 from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
 from arcforge.kernels.uniform import uniform_grid
 
@@ -169,8 +170,9 @@ def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
         batch.sources.fill(row, kind, fields, origin, nodes, bounds, options.rtol, boxed, grid, passed)
         return
     if samples:
-        line = work.hold_line(samples * grid.shape[0])
-        uniform_grid(kind, fields, samples, origin, bounds, line, grid)
+        line = work.hold_line(samples * grid.shape[0] + LANES)
+        stamp = where.first[row] + np.array([0, options.stamp_size])
+        uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid)
         return
     first = work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
     table, stencil = gridding_table()

@@ -15,6 +15,8 @@ from numba.extending import intrinsic
 
 from arcforge.kernels._jit import config
 
+LANES = 8
+
 _EIGHT = ir.VectorType(ir.FloatType(), 8)
 _FOUR = ir.VectorType(ir.FloatType(), 4)
 

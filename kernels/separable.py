@@ -9,10 +9,8 @@ a fifth of the time of the transforms, wrap nothing, and leave no noise of float
 import numpy as np
 
 from arcforge.kernels._jit import inline, jit
-from arcforge.kernels.lanes import weigh_8, weigh_32
+from arcforge.kernels.lanes import LANES, weigh_8, weigh_32
 from arcforge.kernels.transfer import frequency
-
-LANES = 8
 
 
 @jit

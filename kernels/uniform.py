@@ -5,14 +5,18 @@ timing.
 import numpy as np
 
 from arcforge.kernels._jit import jit
+from arcforge.kernels.lanes import LANES
 from arcforge.kernels.ray import brightness_line
 
 F = np.float32
 
 
 @jit
-def uniform_grid(kind, fields, samples, origin, bounds, line, grid):
+def uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid):
     """Fill ``grid`` with the mean brightness of every pixel for a source of unit flux [1 / pix].
+
+    Beside the stamp, whose light is seen through the PSF's wings alone, pixels have half as many samples
+    along an axis (at least one). The peers evaluate nothing there.
 
     Parameters
     ----------
@@ -26,23 +30,42 @@ def uniform_grid(kind, fields, samples, origin, bounds, line, grid):
         Position of node 0 of the grid on both axes [pix from the stamp's centre].
     bounds : int64 (4,)
         First and one-past-last node in y, then in x, that hold light; the other nodes are set to 0.
-    line : float32 (>= samples * size,)
+    stamp : int64 (2,)
+        First and one-past-last node of the stamp, on both axes.
+    line : float32 (>= samples * size + LANES,)
         Scratch.
     grid : float32 (size, size)
         Output; nodes are pixel centres.
     """
+    grid[:] = F(0.0)
+    fewer = max(1, samples // 2)
+    for j in range(bounds[0], bounds[1]):
+        beside = j < stamp[0] or j >= stamp[1]
+        begin = bounds[2]
+        while begin < bounds[3]:
+            end = bounds[3]
+            if not beside and begin < stamp[0]:
+                end = min(end, stamp[0])
+            elif not beside and begin < stamp[1]:
+                end = min(end, stamp[1])
+            is_fine = not beside and stamp[0] <= begin < stamp[1]
+            _means(kind, fields, samples if is_fine else fewer, origin, j, begin, end, line, grid)
+            begin = end
+
+
+@jit
+def _means(kind, fields, samples, origin, j, begin, end, line, grid):
+    """Fill nodes ``begin`` to ``end`` of line ``j`` of the grid."""
     step = F(1.0) / F(samples)
     weight = step * step
     first = F(-0.5) + F(0.5) * step
-    grid[:] = F(0.0)
-    count = bounds[3] - bounds[2]
-    x_first = F(origin + bounds[2]) + first
-    for j in range(bounds[0], bounds[1]):
-        for k in range(samples):
-            y = F(origin + j) + first + F(k) * step
-            brightness_line(kind, fields, x_first, step, y, count * samples, line)
-            for i in range(count):
-                total = F(0.0)
-                for s in range(samples):
-                    total += line[i * samples + s]
-                grid[j, bounds[2] + i] += weight * total
+    # whole vectors of rays: a scalar remainder would cost more than the rays that are not wanted
+    count = ((end - begin) * samples + LANES - 1) // LANES * LANES
+    for k in range(samples):
+        y = F(origin + j) + first + F(k) * step
+        brightness_line(kind, fields, F(origin + begin) + first, step, y, count, line)
+        for i in range(end - begin):
+            total = F(0.0)
+            for s in range(samples):
+                total += line[i * samples + s]
+            grid[j, begin + i] += weight * total

@@ -18,7 +18,8 @@ from arcforge.engine.layout import Layout, layout
 from arcforge.engine.rays import KINDS, fold
 from arcforge.engine.render import render_batch, render_rows
 from arcforge.kernels import spread
-from arcforge.kernels.adaptive import CHUNK, DEEPEST, LANES, adaptive_grid
+from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
+from arcforge.kernels.lanes import LANES
 from arcforge.kernels.lens_sie import N_PARAMETERS
 from arcforge.kernels.ray import N_FIELDS, source_points
 from arcforge.kernels.spread import BASE, GAUSS, REACH
@@ -55,20 +56,28 @@ def _brightness(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np
 # -- rays and uniform samples --
 
 
+def _midpoint_means(rows: dict[str, np.ndarray], samples: int) -> np.ndarray:
+    offsets = (np.arange(samples) + 0.5) / samples - 0.5
+    axis = (np.arange(SIZE) - 0.5 * (SIZE - 1))[:, None] + offsets
+    x, y = np.meshgrid(axis.ravel(), axis.ravel())
+    return _brightness(rows, x, y).reshape(SIZE, samples, SIZE, samples).mean(axis=(1, 3))
+
+
 @pytest.mark.parametrize("n", [0.5, 1.0, 4.0])
-@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_uniform_grid_is_the_mean_of_midpoint_samples(lens_rows: Any, n: float, samples: int) -> None:
     rows = _scene(lens_rows, src_n=n)
     rays = fold(render_columns(rows, "r"), SCALE)
     grid = np.full((SIZE, SIZE), np.nan, dtype=np.float32)
     bounds = np.array([1, SIZE, 0, SIZE - 2])
-    line = np.empty(samples * SIZE, dtype=np.float32)
-    uniform_grid(KINDS[rays.kinds[0]], rays.fields[0], samples, -0.5 * (SIZE - 1), bounds, line, grid)
+    stamp = np.array([2, SIZE - 1])
+    line = np.empty(samples * SIZE + LANES, dtype=np.float32)
+    origin = -0.5 * (SIZE - 1)
+    uniform_grid(KINDS[rays.kinds[0]], rays.fields[0], samples, origin, bounds, stamp, line, grid)
 
-    offsets = (np.arange(samples) + 0.5) / samples - 0.5
-    axis = (np.arange(SIZE) - 0.5 * (SIZE - 1))[:, None] + offsets
-    x, y = np.meshgrid(axis.ravel(), axis.ravel())
-    expected = _brightness(rows, x, y).reshape(SIZE, samples, SIZE, samples).mean(axis=(1, 3))
+    expected = _midpoint_means(rows, max(1, samples // 2))  # beside the stamp
+    fine = np.s_[stamp[0] : stamp[1], stamp[0] : stamp[1]]
+    expected[fine] = _midpoint_means(rows, samples)[fine]
     inside = np.s_[bounds[0] : bounds[1], bounds[2] : bounds[3]]
     assert grid[inside] == pytest.approx(expected[inside], rel=3e-5, abs=1e-6 * expected.max())
     grid[inside] = 0.0
@@ -87,7 +96,8 @@ def test_no_ray_fails_at_the_lens_nor_at_the_source(lens_rows: Any) -> None:
         source_points(KINDS[0], fields, zero, zero, u, v)
         assert (u[0], v[0]) == (0.0, 0.0)
         grid = np.empty((1, 1), dtype=np.float32)
-        uniform_grid(KINDS[0], fields, 1, 0.0, np.array([0, 1, 0, 1]), np.empty(1, dtype=np.float32), grid)
+        one = np.array([0, 1, 0, 1])
+        uniform_grid(KINDS[0], fields, 1, 0.0, one, one[:2], np.empty(1 + LANES, dtype=np.float32), grid)
         assert grid[0, 0] == pytest.approx(fields[18], rel=1e-3 if n < 5 else 0.3)  # n = 6: cusp, and TINY
 
 
