@@ -5,7 +5,14 @@ Positions and deflections in arcsec, in the sky frame, from the lens's centre.
 
 import math
 
+import numpy as np
+
+from arcforge.kernels import math64
 from arcforge.kernels._jit import inline, jit
+
+_U = np.uint64
+_EXPONENT, _TWICE_BIAS = _U(0x7FF0_0000_0000_0000), _U(0x7FE0_0000_0000_0000)
+_SMALL = 1e-300
 
 
 @inline
@@ -18,28 +25,30 @@ def sis_deflection(x, y, theta_e):
 
 
 @inline
-def sie_deflection(x, y, theta_e, e, cos_phi, sin_phi):
-    """Return the deflection of a singular isothermal ellipsoid of intermediate-axis Einstein radius
-    ``theta_e``.
+def _near_unit_scale(x, y):
+    """Return the power of two that brings the larger of two numbers to [1, 2): squares cannot overflow."""
+    largest = min(max(abs(x), abs(y)), 2.0**1022)
+    exponent = _U(np.float64(largest).view(np.uint64) & _EXPONENT)
+    return _U(_TWICE_BIAS - exponent).view(np.float64)
 
-    Kormann, Schneider & Bartelmann (1994), eq. 27, in the frame of the major axis; e = (1 - q) / (1 + q). The
-    circular limit needs no branch but its own point: f comes from e without cancellation, and atan(f z) / f
-    tends to z smoothly.
+
+@inline
+def sie_deflection(x, y, strength, f, q, cos_phi, sin_phi):
+    """Return the deflection of a singular isothermal ellipsoid with f = sqrt(1 - q^2) > 0 and ``strength`` =
+    theta_E sqrt(q) / f, theta_E its intermediate-axis Einstein radius.
+
+    Kormann, Schneider & Bartelmann (1994), eq. 27, in the frame of the major axis. No branches: the loop over
+    positions runs in vector lanes. 0 at the centre.
     """
-    f = 2.0 * math.sqrt(e) / (1.0 + e)
-    if f < 1e-100:
-        return sis_deflection(x, y, theta_e)
-    q = (1.0 - e) / (1.0 + e)
-    along = cos_phi * x + sin_phi * y
-    across = cos_phi * y - sin_phi * x
-    psi = math.hypot(q * along, across)
-    r = math.hypot(along, across)
-    if psi == 0.0:
-        return 0.0, 0.0
-    strength = theta_e * math.sqrt(q) / f
-    alpha = strength * math.atan(f * along / psi)
-    # atanh(f y / psi), in the form that keeps its digits where q is small and f y / psi near 1
-    beta = strength * math.asinh(f * across / (q * r))
+    scale = _near_unit_scale(x, y)  # the deflection depends on the direction alone
+    along = (cos_phi * x + sin_phi * y) * scale
+    across = (cos_phi * y - sin_phi * x) * scale
+    psi = math.sqrt(q * along * (q * along) + across * across)
+    alpha = strength * math64.atan(f * along / max(psi, _SMALL))
+    # atanh(f y / psi) for y > 0, in the form that keeps its digits where q is small and f y / psi near 1
+    g, qr2 = f * abs(across), q * along * (q * along) + q * across * (q * across)
+    beta = 0.5 * strength * math64.log1p(2.0 * g * (psi + g) / max(qr2, _SMALL))
+    beta = -beta if across < 0.0 else beta
     return cos_phi * alpha - sin_phi * beta, sin_phi * alpha + cos_phi * beta
 
 
@@ -58,10 +67,18 @@ def sis_deflections(x, y, theta_e, alpha_x, alpha_y):
 
 @jit
 def sie_deflections(x, y, theta_e, e, phi, alpha_x, alpha_y):
-    """Write the deflections at flat arrays ``x``, ``y`` to ``alpha_x``, ``alpha_y``."""
-    cos_phi, sin_phi = math.cos(phi), math.sin(phi)
+    """Write the deflections at flat arrays ``x``, ``y`` to ``alpha_x``, ``alpha_y``; e = (1 - q) / (1 + q).
+
+    The circular limit needs no branch but its own point: f comes from e without cancellation, and
+    atan(f z) / f tends to z smoothly.
+    """
+    f, q = 2.0 * math.sqrt(e) / (1.0 + e), (1.0 - e) / (1.0 + e)
+    if f < 1e-100:
+        sis_deflections(x, y, theta_e, alpha_x, alpha_y)
+        return
+    cos_phi, sin_phi, strength = math.cos(phi), math.sin(phi), theta_e * math.sqrt(q) / f
     for i in range(x.size):
-        alpha_x[i], alpha_y[i] = sie_deflection(x[i], y[i], theta_e, e, cos_phi, sin_phi)
+        alpha_x[i], alpha_y[i] = sie_deflection(x[i], y[i], strength, f, q, cos_phi, sin_phi)
 
 
 @jit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ TEXT = np.dtypes.StringDType()
 # tool counts; a stamp then takes seconds. These files test the kernels on little of everything.
 INTERPRETED = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
-    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts"),
+    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts", "math64"),
 )
 
 
@@ -194,3 +196,47 @@ def survey_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no survey data at ../shared/data")
     return folder
+
+
+_ARITHMETIC = r"(?:f?n?m(?:add|sub)\d*|mul|add|sub|div|sqrt)"
+
+
+def _forms(machine: str, double: bool) -> tuple[str, str] | None:
+    """(packed, scalar) arithmetic of float32, or float64; 256 or 512 bits on x86, 128 on aarch64."""
+    kind, lanes = ("d", "2d") if double else ("s", "4s")
+    return {
+        "x86_64": (rf"\tv{_ARITHMETIC}p{kind}\s[^\n]*%[yz]mm", rf"\tv{_ARITHMETIC}s{kind}\s"),
+        "aarch64": (
+            rf"\tf(?:mla|mls|mul|add|sub|div|sqrt)(?:\.{lanes}|\s+v\d+\.{lanes})",
+            rf"\tfn?m?(?:add|sub|ul|div|sqrt)\s+{kind}\d+",
+        ),
+    }.get(machine)
+
+
+_LIBRARY_CALL = re.compile(r"(?:[$:]|\bcall\w*\s+_?|\bbl\s+_?)(expf?|logf?|log1pf?|atanf?|atanhf?|powf?)\b")
+
+
+def _require_vector_code(loop: Any, least: int, *, double: bool = False) -> None:
+    code = "\n".join(loop.inspect_asm().values())
+    machine = platform.machine().replace("arm64", "aarch64")
+    forms = _forms(machine, double)
+    if forms is None:
+        pytest.skip(f"no patterns for the machine code of {machine}")
+    if machine == "x86_64":
+        from llvmlite import binding
+
+        if not binding.get_host_cpu_features().get("avx2"):
+            pytest.skip("this CPU has no AVX2: there are no 256-bit vectors to look for")
+    packed, scalar = (len(re.findall(form, code)) for form in forms)
+    assert packed >= least, f"{packed} packed and {scalar} scalar operations"
+    # a vectorised loop keeps a scalar copy for its remainder, unrolled or not
+    assert 4 * packed >= scalar, f"{packed} packed and {scalar} scalar operations"
+    assert not _LIBRARY_CALL.search(code), f"calls {_LIBRARY_CALL.findall(code)}"
+
+
+@pytest.fixture(scope="session")
+def require_vector_code() -> Callable[..., None]:
+    """``check(loop, least, double=False)``: a compiled loop has packed arithmetic in bulk (float32, or
+    float64), and calls no scalar library function.
+    """
+    return _require_vector_code
