@@ -164,18 +164,20 @@ def layout(
     core = _reach(columns, offset + np.minimum(wing, 3.0 * columns.src_reff_arcsec)) / pixscale_arcsec
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
-    fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - half - light)), fade)
+    fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - 1 - half - light)), fade)
     nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
     if not uniform:
         span = np.maximum(half + light + fade, 2.0 * (light + HALO))
         coarse = nodes * narrowest < np.where(columns.psf_model == PSF_GAUSSIAN, 5.0, 8.0)
-        nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span <= BEYOND_SIZE), 2 * nodes, nodes)
-    needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes
+        nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span < BEYOND_SIZE), 2 * nodes, nodes)
+    # bounds are whole cells: a node more
+    needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes + 1
     needed = np.maximum(needed, stamp_size * nodes)
     sizes = np.asarray(GRID_SIZES)
     place = np.searchsorted(sizes, needed)
     # a PSF image is transformed on its own pixels: an even number of them
-    place += by_image & (sizes[np.minimum(place, sizes.size - 1)] % (2 * nodes) != 0)
+    for _ in range(sizes.size):
+        place += by_image & (sizes[np.minimum(place, sizes.size - 1)] % (2 * nodes) != 0)
     live = columns.lens_model != CONTROL
     if (live & has_psf & (place == sizes.size)).any():
         row = int(np.argmax(live & has_psf & (place == sizes.size)))

@@ -88,7 +88,9 @@ def bounded(m, rho2, magnified, exponent, width, cusp, exponential):
 
 
 @inline
-def _sample_all(m, kind, lens, xs, ys, count, width, cusp, exponential, values, errors):
+def _sample_all(
+    m, kind, lens, xs, ys, count, width, cusp, exponential, value_scale, error_scale, values, errors
+):  # fmt: skip
     # Several loops, through the arrays: one would be a chain of operations so long that the processor could
     # not begin a ray before the last is nearly done; it takes a third more time.
     for k in range(count):
@@ -99,12 +101,14 @@ def _sample_all(m, kind, lens, xs, ys, count, width, cusp, exponential, values, 
         for k in range(count):
             ys[k] = exponent_of(m, values[k], exponential)
     for k in range(count):
-        values[k], errors[k] = bounded(m, values[k], errors[k], ys[k], width, cusp, exponential)
+        brightness, error = bounded(m, values[k], errors[k], ys[k], width, cusp, exponential)
+        values[k], errors[k] = value_scale * brightness, error_scale * error
 
 
 @jit
-def sample_cells(kind, fields, xs, ys, count, width, values, errors):
-    """Take ``count`` samples at ``xs, ys`` [pix], each in a cell of that width [pix]; ``ys`` is overwritten.
+def sample_cells(kind, fields, xs, ys, count, width, value_scale, error_scale, values, errors):
+    """Take ``count`` samples at ``xs, ys`` [pix], each in a cell of that width [pix]: its brightness and the
+    bound on its cell's error, times a scale each. ``ys`` is overwritten.
 
     Compiled once: the two loops here are nearly all of the machine code. Four arrays and no more: with six
     the compiler gives up proving that they do not overlap, and with it the vector lanes (4 times slower). The
@@ -115,9 +119,13 @@ def sample_cells(kind, fields, xs, ys, count, width, values, errors):
     inverse_n = F(2.0) * m.half_inverse_n
     cusp = LN2 * m.steepness * math32.exp2(inverse_n * math32.log2(F(0.5) * width))
     if is_exponential(m):
-        _sample_all(m, kind, lens, xs, ys, count, width, cusp, True, values, errors)
+        _sample_all(
+            m, kind, lens, xs, ys, count, width, cusp, True, value_scale, error_scale, values, errors
+        )  # fmt: skip
     else:
-        _sample_all(m, kind, lens, xs, ys, count, width, cusp, False, values, errors)
+        _sample_all(
+            m, kind, lens, xs, ys, count, width, cusp, False, value_scale, error_scale, values, errors
+        )  # fmt: skip
 
 
 @jit
@@ -157,7 +165,7 @@ def adaptive_grid(
     lines : float32 (4, >= nodes in x + 12)
     samples : float32 (4, >= max(16 * CHUNK, 2 * nodes in x + 4 * LANES))
         Scratch: places, values and errors of the samples taken at once.
-    cells : float32 (2, CHUNK), nodes : int32 (2, CHUNK), weights : float32 (96,)
+    cells : float32 (2, CHUNK), nodes : int32 (5, CHUNK), weights : float32 (64,)
         Scratch.
     grid : float32 (size, size)
         Output.
@@ -230,7 +238,7 @@ def sample_first(kind, fields, x_first, y_first, width, samples, values, errors,
             y = y_first + F(j) * width + (GAUSS if a > 1 else -GAUSS) * width
             for i in range(stride):
                 ys[a * stride + i] = y
-        sample_cells(kind, fields, xs, ys, 4 * stride, width, found, bound)
+        sample_cells(kind, fields, xs, ys, 4 * stride, width, F(1.0), F(0.25), found, bound)
         error_line, flux_line = errors[j], flux[j]
         for i in range(n_x):
             error_line[i] = flux_line[i] = F(0.0)
@@ -239,7 +247,7 @@ def sample_first(kind, fields, x_first, y_first, width, samples, values, errors,
             found_line, bound_line = found[a * stride :], bound[a * stride :]
             for i in range(n_x):
                 value_line[i] = found_line[i]
-                error_line[i] += F(0.25) * bound_line[i]
+                error_line[i] += bound_line[i]
                 flux_line[i] += F(0.25) * min(found_line[i], most)
 
 
@@ -273,11 +281,14 @@ def divide_cells(
             for k in range(stride):
                 place_x[s * stride + k] = xs[k] + dx
                 place_y[s * stride + k] = ys[k] + dy
-        sample_cells(kind, fields, place_x, place_y, 16 * stride, half, samples[2], samples[3])
+        # the parts' light, and the bounds on their error times their width: means of four samples each
+        weight = F(0.25) * half * half
+        sample_cells(
+            kind, fields, place_x, place_y, 16 * stride, half, weight, F(0.25) * half, samples[2], samples[3]
+        )
         parts, part_bounds = samples[2], samples[3]
         report[0] += 16 * count
         last = level + 1 >= DEEPEST
-        weight = F(0.25) * half * half
         for c in range(4):
             # its four samples, of the sixteen of the cell
             s0 = (8 * (c // 2) + 2 * (c % 2)) * stride
@@ -285,11 +296,8 @@ def divide_cells(
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
             for k in range(count):
-                error = F(0.25) * (
-                    part_bounds[s0 + k] + part_bounds[s1 + k] + part_bounds[s2 + k] + part_bounds[s3 + k]
-                )
-                kept = weight
-                if error * half > limit and not last:
+                bound = part_bounds[s0 + k] + part_bounds[s1 + k] + part_bounds[s2 + k] + part_bounds[s3 + k]
+                if bound > limit and not last:
                     stack_place[waiting, 0] = xs[k] + dx
                     stack_place[waiting, 1] = ys[k] + dy
                     stack_node[waiting, 0] = nodes[0, k]
@@ -297,15 +305,11 @@ def divide_cells(
                     stack_node[waiting, 2] = level + 1
                     waiting += 1
                     report[1] += 1
-                    kept = F(0.0)
+                    parts[s0 + k] = parts[s1 + k] = parts[s2 + k] = parts[s3 + k] = F(0.0)
                 elif estimate:
                     errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += (
-                        error * half * half
+                        bound * half
                     )
-                parts[s0 + k] *= kept
-                parts[s1 + k] *= kept
-                parts[s2 + k] *= kept
-                parts[s3 + k] *= kept
         width = whole * nodes_per_pixel
         if boxed:
             add_to_pixels(parts, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, grid)

@@ -38,25 +38,22 @@ def _repeat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(cgutils.int32_t, 8), [0] * 8))
 
 
+def _ahead(builder: Any, index: Any, count: int) -> Any:
+    return builder.add(index, ir.Constant(index.type, count))
+
+
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c, fused where the CPU can."""
     kind, name = ir.FunctionType(a.type, [a.type] * 3), f"llvm.fmuladd.v{a.type.count}f32"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
-def _mix(context: Any, builder: Any, signature: Any, args: Any, add: bool) -> Any:
-    out, at, x, first, *factors = args
-    target = _pointer(context, builder, signature.args[0], out, at)
-    total = None
-    for k, factor in enumerate(factors):
-        index = builder.add(first, ir.Constant(first.type, 8 * k))
-        line = _load(builder, _pointer(context, builder, signature.args[2], x, index))
-        factor = _repeat(builder, factor)
-        total = builder.fmul(factor, line) if total is None else _multiply_add(builder, factor, line, total)
-    if add:
-        total = builder.fadd(_load(builder, target), total)
-    builder.store(total, target, align=4)
-    return context.get_dummy_value()
+def _weighted(builder: Any, factors: Any, lines: Any) -> Any:
+    """Return the sum of lines times their factors."""
+    total = builder.fmul(factors[0], lines[0])
+    for factor, line in zip(factors[1:], lines[1:], strict=True):
+        total = _multiply_add(builder, factor, line, total)
+    return total
 
 
 # Weights of four neighbours in a cubic B-spline, as polynomials of the part of a pixel: lines are powers.
@@ -147,15 +144,36 @@ def _lerp(typingctx, out, at, table, first, part):
 
 
 @intrinsic
-def _mix_set(typingctx, out, at, x, first, a, b, c, d):
-    signature = types.void(out, types.intp, x, types.intp, *[types.float32] * 4)
-    return signature, lambda context, builder, sig, args: _mix(context, builder, sig, args, add=False)
+def _add_outer(typingctx, out, at, stride, values, first, step, across, in_x, up, in_y):
+    kinds = (types.intp, types.intp, values, types.intp, types.intp, across, types.intp, up, types.intp)
+    signature = types.void(out, *kinds)
 
+    def generate(context, builder, signature, args):
+        out, at, stride, values, first, step, across, in_x, up, in_y = args
+        kinds = signature.args
+        scalars = context.make_array(kinds[3])(context, builder, values).data
+        weights = context.make_array(kinds[8])(context, builder, up).data
+        lines = [
+            _load(builder, _pointer(context, builder, kinds[6], across, _ahead(builder, in_x, 8 * b)))
+            for b in range(4)
+        ]
+        rows = []
+        for _ in range(4):
+            factors = []
+            for _ in range(4):
+                factors.append(_repeat(builder, builder.load(builder.gep(scalars, [first]))))
+                first = builder.add(first, step)
+            rows.append(_weighted(builder, factors, lines))
+        for line in range(8):
+            places = [_ahead(builder, in_y, 8 * a + line) for a in range(4)]
+            factors = [_repeat(builder, builder.load(builder.gep(weights, [place]))) for place in places]
+            target = _pointer(context, builder, kinds[0], out, at)
+            total = builder.fadd(_load(builder, target), _weighted(builder, factors, rows))
+            builder.store(total, target, align=4)
+            at = builder.add(at, stride)
+        return context.get_dummy_value()
 
-@intrinsic
-def _mix_add(typingctx, out, at, x, first, a, b, c, d):
-    signature = types.void(out, types.intp, x, types.intp, *[types.float32] * 4)
-    return signature, lambda context, builder, sig, args: _mix(context, builder, sig, args, add=True)
+    return signature, generate
 
 
 def _weigh(vectors):
@@ -196,14 +214,10 @@ def _lerp_plain(out, at, table, first, part):
     out[at : at + 8] = low + part * (high - low)
 
 
-def _mix_set_plain(out, at, x, first, a, b, c, d):
-    out, lines = out.reshape(-1), x[first : first + 32].reshape(4, 8)
-    out[at : at + 8] = a * lines[0] + b * lines[1] + c * lines[2] + d * lines[3]
-
-
-def _mix_add_plain(out, at, x, first, a, b, c, d):
-    out, lines = out.reshape(-1), x[first : first + 32].reshape(4, 8)
-    out[at : at + 8] += a * lines[0] + b * lines[1] + c * lines[2] + d * lines[3]
+def _add_outer_plain(out, at, stride, values, first, step, across, in_x, up, in_y):
+    lines, weights = (x[i : i + 32].reshape(4, 8) for x, i in ((across, in_x), (up, in_y)))
+    patch = at + stride * np.arange(8)[:, None] + np.arange(8)
+    out.reshape(-1)[patch] += weights.T @ (values[first + step * np.arange(16)].reshape(4, 4) @ lines)
 
 
 def _weigh_plain(vectors):
@@ -241,9 +255,11 @@ cubic_at: Any = _cubic_plain if config.DISABLE_JIT else _cubic
 spread_8: Any = _spread_plain if config.DISABLE_JIT else _spread
 # lerp_8(out, at, table, first, part): between two lines of a table, eight a line
 lerp_8: Any = _lerp_plain if config.DISABLE_JIT else _lerp
-# mix_8(out, at, x, first, a, b, c, d): a, b, c, d times four lines of x from ``first`` on, set or added
-mix_8: Any = _mix_set_plain if config.DISABLE_JIT else _mix_set
-add_mix_8: Any = _mix_add_plain if config.DISABLE_JIT else _mix_add
+# add_outer_8(out, at, stride, values, first, step, across, in_x, up, in_y): 4 x 4 values, ``step`` apart
+# from ``first`` on, each times the outer product of a line of ``up`` (four from ``in_y`` on, one for each
+# four values) and one of ``across`` (four from ``in_x`` on), added to 8 x 8 of out from ``at`` on, lines
+# ``stride`` apart
+add_outer_8: Any = _add_outer_plain if config.DISABLE_JIT else _add_outer
 # weigh_8(out, at, x, first, step, weights, place, count): the sum of ``count`` lines of x, ``step`` apart,
 # times the weights from ``place`` on; weigh_32 the same for lines of 32
 weigh_8: Any = _weigh_plain(1) if config.DISABLE_JIT else _weigh(1)

@@ -8,7 +8,7 @@ together with the PSF (``engine.gridding``). Adding it to the nearest node would
 import numpy as np
 
 from arcforge.kernels._jit import inline, jit
-from arcforge.kernels.lanes import add_mix_8, lerp_8, mix_8
+from arcforge.kernels.lanes import add_outer_8, lerp_8
 
 F = np.float32
 
@@ -114,45 +114,46 @@ def lattice(b):
 def spread_cells(values, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, table, weights, grid):
     """Add the 4 x 4 samples of each divided cell to the grid; ``width`` of the cells in nodes.
 
-    Sample s of cell k is ``values[s * stride + k]``.
+    Sample s of cell k is ``values[s * stride + k]``. ``nodes`` int32 (5, >= count) holds the lower node
+    (y, x) of each cell's first cell; its other lines are scratch, and so is ``weights`` float32 (64,).
     ``table`` is flat, lines of eight nodes: by position, and from ``PLACED`` on those of cells of the first
-    generations, which lie in few places within their first cell. ``weights`` float32 (96,) is scratch: lines
-    of the four samples in x, of those in y, and of the cell's four rows of samples summed in x.
+    generations, which lie in few places within their first cell.
     """
     size = grid.shape[1]
-    places = np.int64(F(BASE) / width + F(0.5))  # of such a cell along an axis
+    places = np.int32(F(BASE) / width + F(0.5))  # of such a cell along an axis
+    per_width = F(1.0) / width
+    line = np.int32(PLACED + 4 * REACH * (places - 1))
+    # where, before what: in one loop a cell's sums would wait for its places, and the next cell for those
     for k in range(count):
-        # from the edge of the first cell, half a node before its lower node
-        at_x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k]) + F(0.5)
-        at_y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k]) + F(0.5)
-        first = (nodes[0, k] - 3) * size + nodes[1, k] - 3
-        if places <= FEW:
-            line = PLACED + 4 * REACH * (places - 1)
-            in_x = line + 4 * REACH * np.int64(at_x / width)
-            in_y = line + 4 * REACH * np.int64(at_y / width)
-            _add_cell(values, stride, k, table, in_x, table, in_y, weights, grid, first, size)
-        else:
-            for b in range(8):
-                place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width) * F(TABLE_STEPS)
-                step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
-                lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
-            start = np.int64(0)
-            _add_cell(
-                values, stride, k, weights, start, weights, start + 4 * REACH, weights, grid, first, size
-            )
+        at_x, at_y = _place(k, nodes, xs, ys, origin, nodes_per_pixel)
+        nodes[2, k] = (nodes[0, k] - 3) * np.int32(size) + nodes[1, k] - 3
+        nodes[3, k] = line + np.int32(4 * REACH) * np.int32(at_x * per_width)
+        nodes[4, k] = line + np.int32(4 * REACH) * np.int32(at_y * per_width)
+    if places <= FEW:
+        for k in range(count):
+            add_outer_8(
+                grid, np.int64(nodes[2, k]), size, values, k, stride,
+                table, np.int64(nodes[3, k]), table, np.int64(nodes[4, k]),
+            )  # fmt: skip
+        return
+    start = np.int64(0)
+    for k in range(count):
+        at_x, at_y = _place(k, nodes, xs, ys, origin, nodes_per_pixel)
+        for b in range(8):
+            place = ((at_x if b < 4 else at_y) + lattice(b % 4) * width) * F(TABLE_STEPS)
+            step = min(np.int32(place), np.int32(BASE * TABLE_STEPS - 1))
+            lerp_8(weights, REACH * b, table, REACH * step, place - F(step))
+        add_outer_8(
+            grid, np.int64(nodes[2, k]), size, values, k, stride, weights, start, weights, start + 4 * REACH
+        )
 
 
 @inline
-def _add_cell(values, stride, k, across, in_x, up, in_y, weights, grid, first, size):
-    """Add the samples of cell ``k``, by four lines of weights in x from ``in_x`` on and four in y."""
-    for a in range(4):
-        s = 4 * a * stride + k
-        v0, v1, v2, v3 = values[s], values[s + stride], values[s + 2 * stride], values[s + 3 * stride]
-        mix_8(weights, 64 + REACH * a, across, in_x, v0, v1, v2, v3)
-    lines = up[in_y : in_y + 4 * REACH]  # indices that the compiler sees to be positive cost no test
-    for r in range(REACH):
-        u0, u1, u2, u3 = lines[r], lines[r + REACH], lines[r + 2 * REACH], lines[r + 3 * REACH]
-        add_mix_8(grid, first + r * size, weights, 64, u0, u1, u2, u3)
+def _place(k, nodes, xs, ys, origin, nodes_per_pixel):
+    """Return a cell's centre from the edge of its first cell, half a node before its lower node [nodes]."""
+    x = (xs[k] - origin) * nodes_per_pixel - F(nodes[1, k]) + F(0.5)
+    y = (ys[k] - origin) * nodes_per_pixel - F(nodes[0, k]) + F(0.5)
+    return x, y
 
 
 @jit

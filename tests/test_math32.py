@@ -204,7 +204,9 @@ def test_loops_vectorise(name: str, require_vector_code: Any) -> None:
 def test_ray_loop_of_the_adaptive_kernel_vectorises(kind: Any, require_vector_code: Any) -> None:
     loop = numba.njit(**OPTIONS)(sample_cells.py_func)
     line, one = np.ones(64, dtype=np.float32), np.float32(1.0)
-    loop(kind, np.ones(N_FIELDS + 40, dtype=np.float32), line, line, 8, one, line.copy(), line.copy())
+    loop(
+        kind, np.ones(N_FIELDS + 40, dtype=np.float32), line, line, 8, one, one, one, line.copy(), line.copy()
+    )
     require_vector_code(loop, least=100)
 
 

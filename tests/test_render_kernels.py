@@ -149,15 +149,16 @@ def test_divided_cells_spread_as_the_kernel_says(level: int) -> None:
     rng = np.random.default_rng(5)
     count, size, per_pixel, origin = 5, 20, 2.0, -4.0
     width = BASE / 2.0**level  # nodes
-    nodes = rng.integers(4, 12, (2, count)).astype(np.int32)
+    nodes = np.zeros((5, count), dtype=np.int32)
+    nodes[:2] = rng.integers(4, 12, (2, count))
     place = rng.integers(0, 2**level, (2, count))
     centre = -0.5 + width * (place + 0.5)
-    places = (nodes + centre) / per_pixel + origin
+    places = (nodes[:2] + centre) / per_pixel + origin
     values = rng.random((16, CHUNK)).astype(np.float32)
     grid = np.zeros((size, size), dtype=np.float32)
     table = gridding_table()[0]
     ys, xs = places.astype(np.float32)
-    weights = np.empty(12 * REACH, dtype=np.float32)
+    weights = np.empty(8 * REACH, dtype=np.float32)
     spread.spread_cells(
         values.ravel(), CHUNK, count, nodes, xs, ys, F(origin), F(per_pixel), F(width), table, weights, grid
     )
@@ -210,7 +211,7 @@ def _adaptive(
         np.empty((room, 2), dtype=np.float32), np.empty((room, 3), dtype=np.int32),
         np.empty((4, across + 12), dtype=np.float32),
         np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=np.float32),
-        np.empty((2, CHUNK), dtype=np.float32), np.empty((2, CHUNK), dtype=np.int32),
+        np.empty((2, CHUNK), dtype=np.float32), np.empty((5, CHUNK), dtype=np.int32),
         np.empty(12 * REACH, dtype=np.float32), grid, report,
     )  # fmt: skip
     return grid, report, where
@@ -300,7 +301,7 @@ def test_empty_bounds_give_an_empty_grid(lens_rows: Any) -> None:
         KINDS[0], fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]),
         table, stencil,
         np.empty((7, 0, 1), dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4],
-        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(96, dtype=np.float32), grid, report,
+        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(64, dtype=np.float32), grid, report,
     )  # fmt: skip
     assert not grid.any()
     assert not report.any()
