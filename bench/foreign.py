@@ -1,4 +1,4 @@
-"""A second renderer, written apart from the engine's, and the surveys whose foreign sets it makes.
+"""A second renderer, written apart from the engine's.
 
 The audit is calibrated on sets that its own renderer did not make. This one samples the lens equation on a
 fine regular grid (finer where the source is), convolves by Fourier transform with a PSF kernel sampled on
@@ -9,12 +9,11 @@ Einstein radius, major-axis half-light radius, PSF that holds the pixel) and sha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage, special
+from scipy import fft, special
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
@@ -27,9 +26,9 @@ _SAMPLES = 5
 # Pixels around the stamp whose light is convolved into it
 _MARGIN_PIX = 24
 # (source-plane radius in half-light radii, sub-samples a side) of cells that hold a cusp
-_REFINED = ((2.0, 4), (0.4, 16))
+_REFINED = ((2.0, 4), (0.4, 16), (0.04, 64))
 # Model codes of the engine's columns, written out so that nothing but numbers is shared
-_SIS, _SIE = 1, 2
+_CONTROL, _SIS, _SIE = 0, 1, 2
 _GAUSSIAN, _MOFFAT = 1, 2
 
 
@@ -70,7 +69,9 @@ class ForeignRenderer:
         return np.asarray(self.bank_pedestal / (4.0 * self.bank_half_arcsec**2) * inside, dtype=np.float64)
 
     def _row(self, c: RenderColumns, row: int, stamp_size: int) -> Images:
-        margin = _MARGIN_PIX if self.padded else 0
+        if c.lens_model[row] == _CONTROL:
+            return np.zeros((c.src_flux_nmgy.shape[1], stamp_size, stamp_size), dtype=np.float32)
+        margin = _margin(stamp_size) if self.padded else 0
         wide = stamp_size + 2 * margin
         light = self._unit_light(c, row, wide)
         if not self.outside_light:
@@ -131,6 +132,14 @@ class ForeignRenderer:
         return np.asarray(fft.rfft2(kernel))
 
 
+def _margin(stamp_size: int) -> int:
+    """Pixels around the stamp: a frame that transforms fast."""
+    margin = _MARGIN_PIX
+    while fft.next_fast_len(stamp_size + 2 * margin, real=True) != stamp_size + 2 * margin:
+        margin += 1
+    return margin
+
+
 def _surface_brightness(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Brightness per square arcsec of a source of unit flux, and source radius in half-light radii."""
     u, v = _source_position(c, row, x, y)
@@ -169,111 +178,3 @@ def _deflection(c: RenderColumns, row: int, x: Floats, y: Floats) -> tuple[Float
         raise ValueError(f"row {row}: this renderer knows SIS and SIE lenses")
     alpha = alpha + shear * np.exp(2j * shear_phi) * np.conj(z)
     return alpha.real, alpha.imag
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a foreign set is made of.
-
-    Attributes
-    ----------
-    name : str
-    n_hosts : int
-        Hosts, in turn.
-    hosts : {"real", "plain"}
-        Real galaxies (``../shared/data``; plain ones where those are absent), or smooth galaxies in noise.
-    stamp_pix, pixscale_arcsec
-        Frame.
-    psf_model : {"moffat", "gaussian"}
-    moffat_beta : float
-    flux_factor : float
-        Of the sources, against those of the default draw.
-    src_n : (float, float)
-        Range of the Sersic index.
-    continuous : bool
-        Einstein radii are continuous, not on a grid.
-    renderer : dict
-        Options of :class:`ForeignRenderer`.
-    """
-
-    name: str
-    n_hosts: int = 19
-    hosts: str = "real"
-    stamp_pix: int = 64
-    pixscale_arcsec: float = 0.262
-    psf_model: str = "moffat"
-    moffat_beta: float = 3.5
-    flux_factor: float = 1.0
-    src_n: tuple[float, float] = (1.0, 1.0)
-    continuous: bool = False
-    renderer: tuple[tuple[str, Any], ...] = ()
-
-    def render(self, **options: Any) -> ForeignRenderer:
-        """Return the survey's renderer, with some options changed."""
-        return ForeignRenderer(self.pixscale_arcsec, **(dict(self.renderer) | options))
-
-    def adapt(self, columns: dict[str, NDArray[Any]], rng: np.random.Generator) -> None:
-        """Change drawn parameters (in place) to those of this survey."""
-        n = len(columns["theta_e_arcsec"])
-        columns["pixscale_arcsec"] = np.full(n, self.pixscale_arcsec)
-        columns["psf_model"] = np.full(n, self.psf_model)
-        columns["moffat_beta"] = np.full(n, self.moffat_beta)
-        columns["src_n"] = rng.uniform(*self.src_n, n)
-        for band in "grz":
-            columns[f"src_flux_nmgy_{band}"] = columns[f"src_flux_nmgy_{band}"] * self.flux_factor
-        if self.continuous:
-            factor = rng.uniform(0.9, 1.1, n)
-            for name in ("theta_e_arcsec", "src_x_arcsec", "src_y_arcsec"):
-                columns[name] = columns[name] * factor
-
-    def host_pixels(self, seed: int) -> Images:
-        """Return the hosts: float32 (n_hosts, band, y, x)."""
-        folder = Path(__file__).parents[1] / "../shared/data/hosts/des46"
-        files = [folder / f"des46_{k:02d}.fits" for k in _ISOLATED]
-        if self.hosts == "real" and self.stamp_pix <= 91 and all(f.exists() for f in files):
-            from astropy.io import fits
-
-            cut = (91 - self.stamp_pix) // 2
-            inner = slice(cut, cut + self.stamp_pix)
-            chosen = np.random.default_rng([seed, 3]).permutation(len(files))[: self.n_hosts]
-            return np.stack([fits.getdata(files[k]).astype(np.float32)[:, inner, inner] for k in chosen])
-        return plain_hosts(self.n_hosts, self.stamp_pix, self.pixscale_arcsec, seed)
-
-
-_ISOLATED = (0, 4, 5, 6, 11, 12, 13, 14, 16, 17, 21, 23, 28, 30, 36, 37, 38, 44, 45)
-
-SURVEYS = (
-    Survey("as the shared sets", renderer=(("kernel_fwhm", 5.0),)),
-    Survey("whole Gaussian", psf_model="gaussian", continuous=True, n_hosts=80, hosts="plain"),
-    Survey("stamp's own light, kernel of 4 FWHM", renderer=(("kernel_fwhm", 4.0), ("outside_light", False))),
-    Survey(
-        "bright, fine pixels",
-        hosts="plain",
-        n_hosts=120,
-        stamp_pix=80,
-        pixscale_arcsec=0.2,
-        flux_factor=3.0,
-        src_n=(0.6, 2.0),
-        moffat_beta=2.8,
-    ),
-    Survey("faint, short Moffat", flux_factor=0.3, moffat_beta=4.765, renderer=(("kernel_fwhm", 3.0),)),
-    Survey("small stamps", stamp_pix=48, psf_model="gaussian", renderer=(("kernel_fwhm", 4.0),)),
-)
-
-
-def plain_hosts(n: int, stamp_pix: int, pixscale_arcsec: float, seed: int) -> Images:
-    """Make elliptical galaxies in slightly correlated noise: float32 (n, 3, y, x), grz."""
-    rng = np.random.default_rng([seed, 5])
-    y, x = np.indices((stamp_pix, stamp_pix)) - (stamp_pix - 1) / 2.0
-    images = np.empty((n, 3, stamp_pix, stamp_pix), dtype=np.float32)
-    for host in range(n):
-        dx, dy = rng.uniform(-0.5, 0.5, 2)
-        radius = np.hypot(x - dx, (y - dy) / rng.uniform(0.6, 1.0)) * pixscale_arcsec
-        shape = np.exp(-3.0 * ((radius / rng.uniform(0.7, 1.6) + 0.3) ** 0.5))
-        red = rng.uniform(0.8, 1.3)
-        for band, (noise, light) in enumerate(((0.003, 0.25), (0.004, 1.0), (0.012, 1.9))):
-            white = rng.normal(size=(stamp_pix, stamp_pix))
-            correlated = white + 0.25 * ndimage.uniform_filter(white, 3, mode="wrap")
-            scale = pixscale_arcsec / 0.262
-            images[host, band] = light * red * scale**2 * shape + noise * scale * correlated
-    return images

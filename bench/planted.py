@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from arcforge.bench.foreign import ForeignRenderer, Survey
+from arcforge.bench.foreign import ForeignRenderer
+from arcforge.bench.surveys import Survey
 from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.render import render_rows
 
@@ -39,6 +40,7 @@ class PairedSet:
     controls: Images
     sky_sigma_nmgy: NDArray[np.float64]
     truth: float | None = None
+    bands: str = BANDS
 
     def write(self, path: Path) -> Path:
         """Write the set as parquet, one row a pair, pixels as ``.npz`` blobs."""
@@ -47,7 +49,7 @@ class PairedSet:
 
         columns: dict[str, Any] = dict(self.columns)
         for name, images in (("stamp_npz", self.stamps), ("ctrl_stamp_npz", self.controls)):
-            columns[name] = [to_blob(image) for image in images]
+            columns[name] = [to_blob(image, self.bands) for image in images]
         pq.write_table(pa.table(columns), path, row_group_size=64)
         return path
 
@@ -175,7 +177,8 @@ def make_set(
     sigma = 1.4826 * np.median(np.abs(sky - np.median(sky, axis=2, keepdims=True)), axis=(0, 2))
     pixscale_arcsec = float(columns["pixscale_arcsec"][0])
 
-    recorded = render_columns(columns, BANDS)
+    bands = survey.bands if survey else BANDS
+    recorded = render_columns(columns, bands)
 
     def render(changed: RenderColumns) -> Images:
         if arcs is not None and changed is recorded and fault.theta_e_factor == 1.0:
@@ -193,11 +196,12 @@ def make_set(
     recipe = Recipe(recorded, controls, sigma, rng, render, pixscale_arcsec)
     stamps, controls = fault.make(recipe)
     return PairedSet(
-        columns,
+        survey.record(columns) if survey else columns,
         stamps.astype(np.float32),
         controls.astype(np.float32),
         sigma,
         fault.truth(recipe) if callable(fault.truth) else fault.truth,
+        bands,
     )
 
 
@@ -246,18 +250,22 @@ def _raised(sigmas: float) -> Callable[[Recipe], tuple[Images, Images]]:
     return _on_arc(lambda arcs, recipe: arcs + np.float32(sigmas * recipe.sky_sigma_nmgy.mean()))
 
 
-def _shifted_control(length_pix: float, order: int) -> Callable[[Recipe], tuple[Images, Images]]:
-    """The control comes from another cutout of the same host: resampled, so shifted by a sub-pixel."""
+def shifted_control(recipe: Recipe, length_pix: float, order: int) -> Images:
+    """Return controls from another cutout of the same host: resampled, so shifted by a sub-pixel."""
+    angle = recipe.rng.uniform(0, 2 * np.pi)
+    shift = (length_pix * np.sin(angle), length_pix * np.cos(angle))
+    # a control and its stamp's host are cut from the same sky: the rim is not invented
+    moved = [
+        [ndimage.shift(band, shift, order=order, mode="mirror") for band in image]
+        for image in recipe.controls
+    ]
+    return np.array(moved, dtype=np.float32)
 
+
+def _shifted_control(length_pix: float, order: int) -> Callable[[Recipe], tuple[Images, Images]]:
     def make(recipe: Recipe) -> tuple[Images, Images]:
-        angle = recipe.rng.uniform(0, 2 * np.pi)
-        shift = (length_pix * np.sin(angle), length_pix * np.cos(angle))
-        # a control and its stamp's host are cut from the same sky: the rim is not invented
-        moved = [
-            [ndimage.shift(band, shift, order=order, mode="mirror") for band in image]
-            for image in recipe.controls
-        ]
-        return recipe.controls + recipe.render(recipe.columns), np.array(moved, dtype=np.float32)
+        moved = shifted_control(recipe, length_pix, order)
+        return recipe.controls + recipe.render(recipe.columns), moved
 
     return make
 
@@ -324,16 +332,6 @@ def _exchanged_rows(recipe: Recipe) -> tuple[Images, Images]:
     return recipe.controls + np.roll(arcs, 1, axis=0), recipe.controls
 
 
-def _two(first: dict[str, float], second: Callable[[Images, Recipe], Images]) -> Any:
-    """Render with columns multiplied, then change the arc."""
-
-    def make(recipe: Recipe) -> tuple[Images, Images]:
-        changed = replace(recipe.columns, **{k: getattr(recipe.columns, k) * s for k, s in first.items()})
-        return recipe.controls + second(recipe.render(changed), recipe), recipe.controls
-
-    return make
-
-
 def _raised_by(sigmas: float) -> Callable[[Recipe], float]:
     return lambda recipe: float(sigmas * recipe.sky_sigma_nmgy.mean())
 
@@ -375,24 +373,6 @@ def _list_faults() -> tuple[Fault, ...]:
     found.append(Fault("noise of the arc's photons", "noise", None, _shot_noise))
     found.append(Fault("other sources", "provenance", None, _other_sources))
     found.append(Fault("rows exchanged", "provenance", None, _exchanged_rows))
-    found.append(
-        Fault(
-            "psf_width 1.2 and flux 1.05",
-            "psf_width",
-            1.2,
-            _changed(psf_fwhm_arcsec=1.2, src_flux_nmgy=1.05),
-            also=("flux_scale",),
-        )
-    )
-    found.append(
-        Fault(
-            "psf_width 2.355 and pedestal 0.2 sigma",
-            "psf_width",
-            2.355,
-            _two({"psf_fwhm_arcsec": 2.355}, lambda a, r: a + np.float32(0.2 * r.sky_sigma_nmgy.mean())),
-            also=("pedestal",),
-        )
-    )
     return tuple(found)
 
 
