@@ -42,8 +42,8 @@ _FINALISTS = 3
 # The fit of everything at once shows what several faults may do; where none explains, it need not converge
 _JOINT_ITERATIONS = 6
 _FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
-# A turned or exchanged image is the base for further faults only where undoing it removes this share of the
-# misfit
+# A turned or exchanged image, or the SIE without sqrt(q), is the base for further faults only where undoing
+# it removes this share of the misfit
 _TRANSFORM_GAIN = 0.5
 
 
@@ -256,20 +256,16 @@ class _Finder:
 
     def several(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Several faults at once: all parameters from the best start, then only those that depart."""
-        record = next(h for h in found if not h.causes)
-        base = found[0]
-        if (
-            base.causes[:1]
-            and base.causes[0] in _FAULTS_OF_THE_IMAGE
-            and base.misfit > _TRANSFORM_GAIN * record.misfit
-        ):
-            base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
+        base = self._base(found)
         data = base.apply(self.data)
         names = (*parameter_names(data.bands), *data.templates)
+        fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
+        if base.point.missing_sqrt_q:
+            fixed += ("theta_e_scale",)
+            names = tuple(n for n in names if n != "theta_e_scale")
         # an edge that was taken up for want of another fault would stay where it is
         start = base.point.whole()
         every = fit(self.forward, data, start, names, max_iterations=_JOINT_ITERATIONS)
-        fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
         causes = fixed + self._departing(every, data)
         result = [self._hypothesis(("provenance",), "all parameters at once", every, base.apply)]
         if len(fixed) < len(causes) <= self.judge.limits.count("faults.max_causes"):
@@ -278,6 +274,36 @@ class _Finder:
             best = fit(self.forward, data, start, names)
             result.append(self.with_finite_kernel(self._hypothesis(causes, base.detail, best, base.apply)))
         return result
+
+    def _base(self, found: Sequence[Hypothesis]) -> Hypothesis:
+        """Return where to look for several faults from: the best, or the best with what no step leads to.
+
+        Turned arcs, exchanged bands and the SIE without sqrt(q) may gain little beside a large other fault.
+        """
+        record = next(h for h in found if not h.causes)
+        base = found[0]
+        if set(base.causes) & set(_FAULTS_OF_THE_IMAGE) and base.misfit > _TRANSFORM_GAIN * record.misfit:
+            base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
+        if set(base.causes) & set(_FAULTS_OF_THE_IMAGE) or base.point.missing_sqrt_q:
+            return base
+        # whatever sources the bank of templates may have had, they stand in for another fault as well
+        plain = next(h for h in found if h.apply is _as_it_is)
+        few = self.data.take(self.few_rows)
+        fluxes = parameters_of(few.bands)["flux_scale"]
+
+        def left(apply: Callable[[FitData], FitData], point: Point) -> float:
+            return float(evaluate(self.forward, apply(few), point, fluxes).left.sum())
+
+        leaps = [
+            (t.cause, t.detail, plain.point, t.undo) for t in list_transforms(few.bands) if t.part == "arc"
+        ]
+        held = {name: value for name, value in plain.point.values.items() if name != "theta_e_scale"}
+        leaps.append(("theta_e_scale", "1/sqrt(q)", Point(held, missing_sqrt_q=True), _as_it_is))
+        reached = [left(undo, point) for _, _, point, undo in leaps]
+        cause, detail, point, undo = leaps[int(np.argmin(reached))]
+        if min(reached) > _TRANSFORM_GAIN * min(left(h.apply, h.point) for h in (base, plain)):
+            return base
+        return self._evaluate((cause,), detail, point, plain.free, undo)
 
     def _departing(self, evaluation: Evaluation, data: FitData) -> tuple[str, ...]:
         """Causes whose parameters lie outside their tolerance, the one of the largest departure first."""

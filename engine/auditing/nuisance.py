@@ -27,6 +27,7 @@ RENDERED_STEPS = {
     "kernel_edge_fwhm": 0.1,
 }
 EDGES = ("kernel_edge_pix", "kernel_edge_fwhm")
+_LARGEST_STEP = 20.0
 _SCALES = ("psf_width", "theta_e_scale", "source_size")
 
 
@@ -59,7 +60,8 @@ def after_step(name: str, value: float, step: Any) -> Any:
     """Return values after steps: rendered scales by the logarithm, fluxes by the share, others added."""
     if name.startswith("flux_scale_"):
         return value * (1.0 + step)
-    return value * np.exp(step) if is_scale(name) else value + step
+    # a row that knows nothing of a scale may ask for any step
+    return value * np.exp(np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)) if is_scale(name) else value + step
 
 
 @dataclass(frozen=True)

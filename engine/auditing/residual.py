@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,7 @@ def check_residual(state: AuditState) -> Finding:
     level = limits["residual.row_quantile"]
     of_peak = state.bootstrap.quantile(measured["rms_of_peak"], level)
     of_sky = state.bootstrap.quantile(measured["rms_of_sky"], level)
-    state.residual_of_peak = measured["rms_of_peak"]
+    state.residual_of_peak, state.residual_of_sky = measured["rms_of_peak"], measured["rms_of_sky"]
     tops = (limits["residual.rms_of_peak"], limits["residual.rms_of_sky"])
     ratios = [(e.value / top, e, top) for e, top in zip((of_peak, of_sky), tops, strict=True)]
     worst, estimate, top = max(ratios, key=lambda item: item[0])
@@ -126,4 +127,17 @@ def check_explained_away(state: AuditState) -> Finding:
         text = f"(stamp - model) against control: AUC {result.auc.value:.3f}"
         return Finding(status, text, result.auc.value, (low, high), limit)
 
-    return state.with_cut_kernel(judge)
+    finding = state.with_cut_kernel(judge)
+    if finding.status != PASS and state.residual_explained and _outshines_the_sky(state):
+        text = f"{finding.message}: arcs so bright that what two renderers may differ by shows in the noise"
+        return replace(finding, status=WARN, message=text)
+    return finding
+
+
+def _outshines_the_sky(state: AuditState) -> bool:
+    """Whether the residual is within its share of the arcs' peaks, and many sky sigmas for all that."""
+    limits, level = state.thresholds, state.thresholds["residual.row_quantile"]
+    if state.residual_of_peak is None or state.residual_of_sky is None:
+        return False
+    of_peak, of_sky = (np.quantile(v, level) for v in (state.residual_of_peak, state.residual_of_sky))
+    return bool(of_peak <= limits["residual.rms_of_peak"] and of_sky > limits["residual.rms_of_sky"])

@@ -33,6 +33,8 @@ _REGISTRATION_STEPS = 6
 _HALF_STEP_PIX = 0.05
 # How a control may have been moved: names of the operators that are tried
 SHIFT_OPERATORS = ("fourier", "linear", "cubic", "quintic")
+# What moves smooth images with the least harm
+_SMOOTH_OPERATOR = "quintic"
 _SPLINE_DEGREE = {"linear": 1, "cubic": 3, "quintic": 5}
 
 
@@ -138,6 +140,9 @@ def register(
         explained = 1.0 - _robust_power(difference, weight) / before
     rim = np.zeros(difference.shape[2:], dtype=bool)
     rim[RIM_PIX:-RIM_PIX, RIM_PIX:-RIM_PIX] = True
+    if operator and direction > 0:
+        # the arc went with its stamp to where the control is: what is left of it goes back
+        difference = move(np.where(rim, difference, np.float32(0.0)), -shift, _SMOOTH_OPERATOR)
     y, x = (bootstrap.median(rows[:, axis]) for axis in (0, 1))
     words = f"{operator} interpolation of the {'control' if direction > 0 else 'stamp'}"
     return Registration(x, y, explained, words, np.where(rim, difference, np.float32(0.0)))

@@ -59,6 +59,7 @@ class AuditState:
         self.progress = progress
         self.evidence: dict[str, Any] = {}  #: measured tables behind the report's figures, by check
         self.residual_of_peak: Floats | None = None  #: of each pair, set by R1
+        self.residual_of_sky: Floats | None = None
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return the random stream of one purpose."""
