@@ -219,6 +219,38 @@ def test_a_host_in_two_splits_is_a_data_fault(clean, tmp_path):
     assert "row 3 in train" in report["because"] or "row 23 in test" in report["because"]
 
 
+TWO_SPLITS = np.repeat(["train", "test"], 20)
+APART_DEG = {"ra": 10.0 + 0.1 * (np.arange(40) % 20), "dec": np.where(np.arange(40) < 20, 0.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected", "words"),
+    [
+        # a host that is used in one split only, its source in both
+        (
+            {"source_id": [f"s{99 if k in (3, 30) else k}" for k in range(40)]},
+            "FAIL",
+            "row 3 in train, row 30",
+        ),
+        # one bank for all
+        ({"source_id": [f"s{k % 4}" for k in range(40)]}, "WARN", "4 of 4 sources occur in two splits"),
+        # -1 stands for no image source
+        ({"cosmos_index": np.where(np.arange(40) % 20 == 1, np.arange(40), -1)}, "PASS", "0 of 2 sources"),
+        (APART_DEG | {"dec": APART_DEG["dec"] * 10 / 3600}, "PASS", "40 rows lie within a stamp"),
+        (APART_DEG, "PASS", "no host in two of the 2 splits"),
+    ],
+)
+def test_sources_and_sky_that_splits_share_are_told(clean, tmp_path, columns, expected, words):
+    # hosts of their own, so that nothing is shared but what the case shares
+    pixels = np.random.default_rng(0).normal(size=(40, 3, 64, 64)).astype(np.float32)
+    own = {"host_id": [f"h{k}" for k in range(40)], "ctrl_stamp_npz": [to_blob(p) for p in pixels]}
+    path = rewrite(clean, tmp_path / "shared.parquet", split=TWO_SPLITS, **own, **columns)
+    report = run_audit(path, checks=[c for c in CHECKS if c.id == "D2"]).report
+    (check,) = report["checks"]
+    assert check["status"] == expected
+    assert words in check["message"]
+
+
 def test_hosts_are_told_by_their_pixels_where_nothing_else_tells(clean, tmp_path):
     path = rewrite(clean, tmp_path / "anonymous.parquet", host_id=None)
     assert run_audit(path, checks=CHECKS[:1]).report["provenance"]["n_hosts"] == 20

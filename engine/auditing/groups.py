@@ -62,6 +62,15 @@ def number_known(values: Any) -> Integers:
     return numbers
 
 
+def number_sources(values: Any) -> Integers:
+    """Number the sources of a column; null, NaN, "" and negative numbers, which stand for none, become -1."""
+    array = np.asarray(values)
+    numbers = number_known(array)
+    if array.dtype.kind in "if":
+        numbers[array < 0] = -1
+    return numbers
+
+
 def same_sky(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], radius_arcsec: float) -> Integers:
     """Number objects on the sky: rows closer than a radius (chained) are one; NaN positions give -1."""
     from scipy.sparse import coo_array
@@ -108,6 +117,17 @@ def _on_sphere(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> NDA
 
 def _chord(radius_arcsec: float) -> float:
     return float(2.0 * np.sin(np.deg2rad(radius_arcsec / 3600.0) / 2.0))
+
+
+def in_two(groups: Integers, kind: Integers) -> tuple[int, int | None]:
+    """Count groups with more than one kind; negative means unknown. Also returns one such group."""
+    known = (groups >= 0) & (kind >= 0)
+    if not known.any():
+        return 0, None
+    pairs = np.unique(groups[known] * np.int64(kind.max() + 1) + kind[known])
+    owners, counts = np.unique(pairs // (kind.max() + 1), return_counts=True)
+    several = owners[counts > 1]
+    return len(several), int(several[0]) if len(several) else None
 
 
 def deal_folds(groups: Integers, n_folds: int, rng: np.random.Generator) -> Integers:

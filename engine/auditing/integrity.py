@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding
+from arcforge.engine.auditing.groups import in_two, near_other_split, number_known
+from arcforge.engine.auditing.parameters import column
 from arcforge.engine.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -57,45 +60,54 @@ def check_integrity(state: AuditState) -> Finding:
 
 
 def check_splits(state: AuditState) -> Finding:
-    """D2: no host occurs in two splits."""
+    """D2: no host and no source occurs in two splits; shared sky is told."""
     pairs = state.pairs
+    n_rows = len(pairs.objects)
     name = next((n for n in _SPLIT_COLUMNS if n in pairs.full_table.column_names), None)
     if name is None:
-        return Finding(
-            PASS, "the set names no splits: nothing to share", 0.0, None, 0.0, len(pairs.all_groups)
-        )
+        return Finding(PASS, "the set names no splits: nothing to share", 0.0, None, 0.0, n_rows)
     split = np.asarray(pairs.full_table.column(name).to_numpy(zero_copy_only=False), dtype=object)
-    shared = _groups_in_two(pairs.all_groups, split)
-    n_rows = len(pairs.all_groups)
-    n_groups = len(np.unique(pairs.all_groups))
-    if len(shared):
-        rows = np.flatnonzero(pairs.all_groups == shared[0])
-        where = ", ".join(
-            f"row {r} in {split[r]}" for r in rows[np.unique(split[rows].astype(str), return_index=True)[1]]
-        )
-        return Finding(
-            FAIL,
-            f"{len(shared)} hosts occur in two splits of {name} ({where})",
-            effect=float(len(shared)),
-            threshold=0.0,
-            n_pairs=n_rows,
-            n_groups=n_groups,
-        )
-    n_splits = len(set(split.tolist()))
-    status = PASS if n_splits > 1 else WARN
-    text = (
-        f"no host in two of the {n_splits} splits of {name}"
-        if n_splits > 1
-        else f"all rows are in one split of {name}"
-    )
-    return Finding(status if n_splits > 1 else PASS, text, 0.0, None, 0.0, n_rows, n_groups)
+    codes = number_known(split)
+    n_splits = int(codes.max()) + 1
+    if n_splits < 2:
+        return Finding(PASS, f"all rows are in one split of {name}", 0.0, None, 0.0, n_rows)
+    hosts, example = in_two(pairs.objects, codes)
+    sources, same = in_two(pairs.sources, codes)
+    n_sources = len(np.unique(pairs.sources[pairs.sources >= 0]))
+    # a small bank that every split draws from is a choice, a source or two in both is a slip
+    common = sources > n_sources / 2
+    parts = [
+        f"{hosts} hosts occur in two splits of {name}{_where(pairs.objects, example, split)}"
+        if hosts
+        else f"no host in two of the {n_splits} splits of {name}"
+    ]
+    if n_sources:
+        text = f"{sources} of {n_sources} sources occur in two splits{_where(pairs.sources, same, split)}"
+        advice = ": every split draws from one bank, so a test set cannot tell whether sources were learnt"
+        parts.append(text + advice * common)
+    parts += _shared_sky(state, codes)
+    status = FAIL if hosts or (sources and not common) else WARN if sources else PASS
+    n_groups = len(np.unique(pairs.objects))
+    return Finding(status, "; ".join(parts), float(hosts + sources), None, 0.0, n_rows, n_groups)
 
 
-def _groups_in_two(groups: Any, split: Any) -> Any:
-    codes = np.unique(split.astype(str), return_inverse=True)[1]
-    pairs = np.unique(np.stack([groups, codes], axis=1), axis=0)
-    values, counts = np.unique(pairs[:, 0], return_counts=True)
-    return values[counts > 1]
+def _where(groups: NDArray[np.int64], example: int | None, split: NDArray[Any]) -> str:
+    """Name a row of each split that one group occurs in."""
+    if example is None:
+        return ""
+    rows = np.flatnonzero((groups == example) & (split != None))  # noqa: E711  (of each element)
+    first = np.sort(np.unique(split[rows].astype(str), return_index=True)[1])
+    return " ({})".format(", ".join(f"row {r} in {split[r]}" for r in rows[first][:3]))
+
+
+def _shared_sky(state: AuditState, codes: NDArray[np.int64]) -> list[str]:
+    """Tell how many rows lie within one stamp of another split, where positions are recorded."""
+    table = state.pairs.full_table
+    if not {"ra", "dec"} <= set(table.column_names):
+        return []
+    width = state.pairs.stamps.shape[-1] * state.pairs.pixscale_arcsec
+    near = near_other_split(column(table, "ra"), column(table, "dec"), codes, width)
+    return [f'{near} rows lie within a stamp ({width:.1f}") of another split: they share sky'] if near else []
 
 
 def _rows(rows: list[int]) -> str:

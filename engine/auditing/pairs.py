@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.groups import join_groups, number, number_known, same_sky
+from arcforge.engine.auditing.groups import (
+    join_groups,
+    number,
+    number_known,
+    number_sources,
+    same_sky,
+)
 from arcforge.engine.auditing.parameters import column, is_control_row, is_failed_row, is_negative_row
 from arcforge.engine.auditing.sources import PairSource, PixelBatch
 from arcforge.engine.auditing.thresholds import Thresholds
@@ -32,6 +38,7 @@ _LEAST_PAIRS = 200
 _LEAST_SKY = 50
 # A source bank shared by most hosts would chain them into one group; then only hosts are grouped
 _LARGEST_GROUP_SHARE = 0.5
+_SOURCE_COLUMNS = ("source_id", "cosmos_index")
 
 
 @dataclass
@@ -65,6 +72,8 @@ class Pairs:
     table: pa.Table  #: recorded columns of the drawn pairs
     groups: Integers  #: (n,) host number among the drawn pairs, 0 to n_groups - 1
     all_groups: Integers  #: (n_rows,) host number of every row of the set
+    objects: Integers  #: (n_rows,) the same, rows that share no more than a source apart
+    sources: Integers  #: (n_rows,) source number of every row, -1 where none is recorded
     full_table: pa.Table
     scan: PixelScan
     notes: list[str]
@@ -137,7 +146,9 @@ def draw_pairs(
             f"{source.path}: no pair with an arc and readable pixels among {len(usable)} rows"
         )
     _require_shape(source, thresholds)
-    all_groups = _group_hosts(table, host_of_control, thresholds, notes)
+    sources = _number_sources(table)
+    objects = _group_hosts(table, host_of_control, thresholds)
+    all_groups = _join_sources(objects, sources, notes)
     return Pairs(
         source=source,
         bands=source.bands,
@@ -148,6 +159,8 @@ def draw_pairs(
         table=table.take(rows),
         groups=number(all_groups[rows]),
         all_groups=all_groups,
+        objects=objects,
+        sources=sources,
         full_table=table,
         scan=scan,
         notes=notes,
@@ -223,10 +236,8 @@ def _digest(image: Images) -> bytes:
     return hashlib.sha1(np.ascontiguousarray(image).data, usedforsecurity=False).digest()
 
 
-def _group_hosts(
-    table: pa.Table, host_of_control: Integers, thresholds: Thresholds, notes: list[str]
-) -> Integers:
-    """Host number of every row: same host id, same control pixels, same sky position, same source."""
+def _group_hosts(table: pa.Table, host_of_control: Integers, thresholds: Thresholds) -> Integers:
+    """Host number of every row: same host id, same control pixels, same sky position."""
     names = table.column_names
     keys = [host_of_control]
     for name in ("host_id", "host_index"):
@@ -236,14 +247,26 @@ def _group_hosts(
         keys.append(
             same_sky(column(table, "ra"), column(table, "dec"), thresholds["data.same_object_arcsec"])
         )
-    groups = join_groups(table.num_rows, keys)
-    if "source_id" not in names:
-        return groups
-    with_sources = join_groups(table.num_rows, [*keys, number_known(_values(table, "source_id"))])
-    if np.bincount(with_sources).max() <= _LARGEST_GROUP_SHARE * table.num_rows:
-        return with_sources
+    return join_groups(table.num_rows, keys)
+
+
+def _number_sources(table: pa.Table) -> Integers:
+    """Source number of every row, -1 where none is recorded."""
+    name = next((n for n in _SOURCE_COLUMNS if n in table.column_names), None)
+    if name is None:
+        return np.full(table.num_rows, -1, dtype=np.int64)
+    return number_sources(_values(table, name))
+
+
+def _join_sources(objects: Integers, sources: Integers, notes: list[str]) -> Integers:
+    """Host number of every row, hosts that share a source as one where that leaves groups to choose from."""
+    if not (sources >= 0).any():
+        return objects
+    joined = join_groups(len(objects), [objects, sources])
+    if np.bincount(joined).max() <= _LARGEST_GROUP_SHARE * len(objects):
+        return joined
     notes.append("sources are shared by most hosts: folds keep hosts together, not sources")
-    return groups
+    return objects
 
 
 def _values(table: pa.Table, name: str) -> Any:

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import Finding
-from arcforge.engine.auditing.groups import join_groups, near_other_split, number_known, same_sky
+from arcforge.engine.auditing.groups import (
+    in_two,
+    join_groups,
+    near_other_split,
+    number_known,
+    number_sources,
+    same_sky,
+)
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.errors import AuditInputError
 
@@ -92,7 +99,7 @@ def read_split_columns(table: pa.Table, mapping: Mapping[str, str] | None = None
         split_names=names,
         label=None if label is None else label.indices.fill_null(-1).to_numpy(zero_copy_only=False),
         host=number_known(of("host_id")) if "host_id" in found else None,
-        source=number_known(of("source_id")) if "source_id" in found else None,
+        source=number_sources(of("source_id")) if "source_id" in found else None,
     )
 
 
@@ -265,17 +272,6 @@ def _check_labels(c: Catalogue, groups: Integers) -> dict[str, Any]:
     rows = np.flatnonzero(groups == example)[:3]
     text = f"{shared} objects have two labels (rows {', '.join(map(str, rows))} are one object)"
     return _entry("D2b", title, "FAIL", text, float(shared), c.n_rows)
-
-
-def in_two(groups: Integers, kind: Integers) -> tuple[int, int | None]:
-    """Count groups with more than one kind; negative means unknown. Also returns one such group."""
-    known = (groups >= 0) & (kind >= 0)
-    if not known.any():
-        return 0, None
-    pairs = np.unique(groups[known] * np.int64(kind.max() + 1) + kind[known])
-    owners, counts = np.unique(pairs // (kind.max() + 1), return_counts=True)
-    several = owners[counts > 1]
-    return len(several), int(several[0]) if len(several) else None
 
 
 def _name(c: Catalogue, row: int) -> str:
