@@ -80,12 +80,18 @@ def render_page(result: AuditResult) -> str:
             "Fitted parameters",
             "Each is 1 (scales) or 0 (the others) where pixels and record agree.",
         ),
+        '<div class="pair">',
         picture(
             plots.draw_attribution(report),
             "Where the core's light comes from",
             "A negative share takes light out of the core: the PSF does so where the arc lies inside it.",
-            narrow=True,
         ),
+        picture(
+            plots.draw_budget(report),
+            "What makes the core gate's AUC",
+            "Light and AUC are not proportional: a little light in a quiet core tells much.",
+        ),
+        "</div>",
     ]
     style = (files(__package__) / "page.css").read_text(encoding="utf-8")
     title = f"{report['verdict']} - audit of {report['provenance']['path']}"

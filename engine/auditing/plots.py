@@ -22,6 +22,7 @@ _WORDS = {
     "extent": "source extent",
     "unexplained": "unexplained",
 }
+_SHORT = {"geometry": "geometry", "psf": "PSF", "extent": "extent", "unexplained": "un-\nexplained"}
 _TRIPLETS = 5
 
 
@@ -214,6 +215,35 @@ def draw_attribution(report: dict[str, Any]) -> Figure | None:
     axis.set_xlabel("Einstein radius", fontsize=9)
     axis.set_ylabel("share of the core's added light [%]", fontsize=9)
     axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_budget(report: dict[str, Any]) -> Figure | None:
+    """What each part adds to the core gate's AUC, from 0.5 to that of the observed stamps."""
+    budget = report["attribution"].get("auc")
+    if not budget or any(part["auc"] is None for part in budget["parts"].values()):
+        return None
+    figure, (axis,) = make_figure(5.0, 3.3)
+    start = 0.5
+    for place, (part, colour) in enumerate(_PARTS.items()):
+        entry = budget["parts"][part]
+        step, end = entry["auc"], start + entry["auc"]
+        low, high = (start + value for value in entry["ci95"])
+        axis.bar(place, step, bottom=start, width=0.55, color=colour, alpha=0.75)
+        error = [[max(end - low, 0.0)], [max(high - end, 0.0)]]
+        axis.errorbar(place, end, yerr=error, color="black", capsize=3, lw=1)
+        axis.text(place, max(start, end, high) + 0.01, f"{step:+.3f}", ha="center", fontsize=9)
+        axis.plot([place - 0.28, place + 1.28], [end, end], color=NEUTRAL, lw=0.8)
+        start = end
+    axis.bar(len(_PARTS), start - 0.5, bottom=0.5, width=0.55, color=NEUTRAL, alpha=0.6)
+    axis.text(len(_PARTS), max(start, 0.5) + 0.01, f"{start:.3f}", ha="center", fontsize=9)
+    limit = report["gate"]["threshold"]
+    axis.axhline(0.5, color=NEUTRAL, lw=0.8, ls=":")
+    axis.axhline(limit, color=ALARM, lw=0.8, ls="--")
+    axis.text(2.5, limit + 0.005, f"limit {limit:g}", ha="center", fontsize=8, color=ALARM)
+    axis.set_xticks(range(len(_PARTS) + 1), [*(_SHORT[part] for part in _PARTS), "core gate"])
+    axis.set_ylabel("AUC of the core gate", fontsize=9)
+    axis.margins(y=0.12)
     return figure
 
 
