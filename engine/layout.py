@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 WING_FRACTION = 1e-6
 # A wrapped image is fainter than the PSF's peak by this.
 WRAP_LEVEL = 1e-6
+# What lies beyond the radius of all but a hundredth of a source's light is a hundredth of it at most, and may
+# come round nearer to the stamp; a ten-thousandth nearer still. A Moffat's far wing sets the grid's size, and
+# with it half of a render's time.
+WRAP_SHARES = (1e-2, 1e-4)
 # Where the only image lies off the stamp, what is seen is the far wing of its PSF. A wrapped image has to be
 # fainter than that, and the PSF's transform has to end lower: rows of this kind get a larger and finer grid,
 # up to so many nodes a side.
@@ -165,13 +169,18 @@ def layout(
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
     fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - 1 - half - light)), fade)
+    way = light + fade
+    graded = ~beyond & ~by_image & (columns.source_id == "")
+    if graded.any():
+        nearer = _graded_way(columns, offset, lens_offset, light, level, pixscale_arcsec)
+        way = np.where(graded, nearer, way)
     nodes = _nodes_per_pixel(columns, narrowest, uniform, rtol)
     if not uniform:
         span = np.maximum(half + light + fade, 2.0 * (light + HALO))
         coarse = nodes * narrowest < np.where(columns.psf_model == PSF_GAUSSIAN, 5.0, 8.0)
         nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span < BEYOND_SIZE), 2 * nodes, nodes)
     # bounds are whole cells: a node more
-    needed = np.maximum(half + light + fade, 2.0 * (light + HALO / nodes)) * nodes + 1
+    needed = np.maximum(half + way, 2.0 * (light + HALO / nodes)) * nodes + 1
     needed = np.maximum(needed, stamp_size * nodes)
     sizes = np.asarray(GRID_SIZES)
     place = np.searchsorted(sizes, needed)
@@ -196,6 +205,21 @@ def layout(
         peak_floor=_peak_floor(columns.src_reff_arcsec / pixscale_arcsec, widest, outside),
         window=np.maximum(1, np.rint(widest * nodes / BASE)).astype(np.int64),
     )
+
+
+def _graded_way(
+    columns: RenderColumns, offset: Floats, lens_offset: Floats, light: Floats, level: float, pixscale: float
+) -> Floats:
+    """Return how far from the stamp's centre light may be felt, the fainter the nearer [pix]."""
+    fwhm = columns.psf_fwhm_arcsec.max(axis=1) / pixscale
+    way = np.zeros(len(columns))
+    share = 1.0
+    for rest in WRAP_SHARES:
+        held = lens_offset + _reach(columns, offset + _wing_radius(columns, rest)) / pixscale
+        fade = reach(columns.psf_model, fwhm, columns.moffat_beta, level / share)
+        way = np.maximum(way, np.minimum(light, held) + fade)
+        share = rest
+    return np.maximum(way, light + reach(columns.psf_model, fwhm, columns.moffat_beta, level / share))
 
 
 def _peak_floor(reff_pix: Floats, widest_pix: Floats, outside: NDArray[np.bool_]) -> NDArray[np.float32]:
