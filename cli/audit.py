@@ -44,6 +44,10 @@ def audit(
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file that replaces default thresholds.")
     ] = None,
+    psf_table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The survey's psfsize_<band> by brick, for the PSF check."),
+    ] = None,
     tables: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Published summary numbers (TOML) in place of pixels."),
@@ -67,6 +71,7 @@ def audit(
     arcforge audit train.parquet --json audit.json --n-pairs 5000
     arcforge audit train.parquet --fail-on nogo,inconclusive
     arcforge audit train.parquet --map names.toml --junit audit.xml
+    arcforge audit train.parquet --psf-table bricks.csv
     arcforge audit catalogue.fits --json splits.json
     arcforge audit --tables published.toml --html tables.html
     """
@@ -87,6 +92,7 @@ def audit(
             n_pairs=n_pairs,
             thresholds=thresholds,
             columns=None if map_file is None else read_mapping(map_file),
+            psf_table=psf_table,
             html=html_file,
             progress=progress,
         )

@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,35 @@ class PsfTable:
                 reason="not in the PSF table",
             )
         return checked_psf([float(value) for value in self.fwhm_arcsec[row]], self.bands)
+
+    def widths_at(
+        self, names: NDArray[Any], ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Widths of the bricks of n objects, by name, else of the nearest brick within 0.25 degrees.
+
+        Parameters
+        ----------
+        names : (n,)
+            Brick names; None or "" where they are not known.
+        ra_deg, dec_deg : float64 (n,)
+            NaN where they are not known.
+
+        Returns
+        -------
+        float64 (n, bands)
+            Arcsec; NaN where no brick is there, or none of its exposures in a band (width 0).
+        """
+        rows = np.array([self.names.get(str(name), -1) for name in names], dtype=np.int64)
+        placed = np.flatnonzero(np.isfinite(self.ra_deg) & np.isfinite(self.dec_deg))
+        for k in (
+            np.flatnonzero((rows < 0) & np.isfinite(ra_deg) & np.isfinite(dec_deg)) if len(placed) else ()
+        ):
+            dra = (self.ra_deg[placed] - ra_deg[k] + 180.0) % 360.0 - 180.0
+            distance = np.hypot(dra * math.cos(math.radians(dec_deg[k])), self.dec_deg[placed] - dec_deg[k])
+            nearest = int(np.argmin(distance))
+            rows[k] = placed[nearest] if distance[nearest] <= _SIDE_DEG else -1
+        widths = np.where((rows >= 0)[:, None], self.fwhm_arcsec[rows], np.nan)
+        return np.asarray(np.where(widths > 0.0, widths, np.nan))
 
     def _between(self, east_deg: NDArray[np.float64], north_deg: NDArray[np.float64]) -> list[float] | None:
         """Widths bilinear in place between the centres of the bricks that are there; None where none is.

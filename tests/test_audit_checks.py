@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from arcforge.bench.planted import FAULTS, make_set
 from arcforge.engine.auditing import gates, light, placement
-from arcforge.engine.auditing.checks import FAIL, PASS, WARN, run_check
+from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, run_check
 from arcforge.engine.auditing.gate import run_gate
 from arcforge.engine.auditing.pairs import draw_pairs
 from arcforge.engine.auditing.resampling import HostBootstrap
@@ -20,6 +20,7 @@ from arcforge.engine.auditing.sources import ParquetPairs
 from arcforge.engine.auditing.state import AuditState
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.trees import run_tree_gate
+from arcforge.engine.psf_tables import PsfTable
 from arcforge.engine.synthetic import synthetic_hosts
 
 N_PAIRS, N_HOSTS = 60, 30
@@ -66,6 +67,40 @@ def test_the_surveys_psf_is_held_against_the_recorded_one(pairs):
     report = _report(state, [run_check(check, state)])
     assert (report["verdict"], report["causes"][0]["name"]) == ("NO-GO", "psf_width")
     assert "FWHM taken for a sigma" in report["causes"][0]["message"]
+
+
+BRICKS = """brickname,ra,dec,psfsize_g,psfsize_r,psfsize_z
+0001p000,0.125,0.0,1.2,1.1,1.0
+0003p000,0.375,0.0,0.0,1.2,1.1
+0006p000,0.625,0.0,1.4,1.3,1.2
+"""
+
+
+@pytest.mark.parametrize("by", ["brickname", "place"])
+def test_the_surveys_table_of_bricks_is_joined_by_name_or_place(pairs, tmp_path, by):
+    (tmp_path / "bricks.csv").write_text(BRICKS)
+    brick = np.arange(len(pairs)) % 3
+    if by == "brickname":
+        joined = {"brickname": np.array(["0001p000", "0003p000", "0006p000"])[brick]}
+    else:
+        joined = {"ra": 0.15 + 0.25 * brick, "dec": np.full(len(brick), -0.05)}
+    # a third of the rows lies in a brick without g
+    widths = np.array([[1.2, 1.1, 1.0], [np.nan, 1.2, 1.1], [1.4, 1.3, 1.2]])[brick]
+    recorded = {f"psf_fwhm_used_{b}": 1.1 * np.nan_to_num(widths[:, k], nan=1.3) for k, b in enumerate("grz")}
+    state = state_of(pairs, table=with_columns(pairs.table, **joined, **recorded))
+    state.psf_table = PsfTable.read(tmp_path / "bricks.csv", "grz")
+    found = light.check_psf_truth(state)
+    assert found.status == FAIL
+    assert found.effect == pytest.approx(1.1, rel=1e-6)
+    assert f"{int((brick == 1).sum())} values have none" in found.message
+    far = {
+        "brickname": np.full(len(brick), "9999m999"),
+        "ra": np.full(len(brick), 1.0),
+        "dec": joined.get("dec", 0 * brick),
+    }
+    state = state_of(pairs, table=with_columns(pairs.table, **far))
+    state.psf_table = PsfTable.read(tmp_path / "bricks.csv", "grz")
+    assert light.check_psf_truth(state).status == INCONCLUSIVE
 
 
 def test_without_survey_values_widths_in_pixels_are_suspicious(pairs):
@@ -178,6 +213,17 @@ def test_strata_carry_numbers_hosts_and_what_could_be_seen(pairs):
     for entry in table:
         assert entry["ci95"][0] <= entry["within_pair_auc"] <= entry["ci95"][1]
         assert entry["mde"] == pytest.approx(2.487 * 0.5 / np.sqrt(entry["n_pairs"]))
+
+
+def test_a_cue_in_one_band_is_told_by_band(pairs):
+    stamps = pairs.controls.copy()
+    sky = pairs.controls[:, 1, :8, :8].std()
+    stamps[:, 1, 28:36, 28:36] += 8 * sky
+    aucs = gates._gates_by_band(state_of(pairs, stamps=stamps))
+    assert list(aucs) == ["g", "r", "z"]
+    assert aucs["r"].value > 0.9
+    # the other bands are the same in both: every comparison is a tie
+    assert aucs["g"].value == aucs["z"].value == 0.5
 
 
 def test_artefact_features_are_what_they_say():

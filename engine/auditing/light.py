@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding, judge_equivalence
+from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding, judge_equivalence
 from arcforge.engine.auditing.faults import spread_rows
 from arcforge.engine.auditing.parameters import column
 from arcforge.engine.components import has_components
@@ -15,6 +16,8 @@ from arcforge.kernels.codes import PSF_NONE
 if TYPE_CHECKING:
     from arcforge.engine.auditing.resampling import Estimate
     from arcforge.engine.auditing.state import AuditState
+
+Floats = NDArray[np.float64]
 
 _WIDE_ROWS = 64
 # No interval of the flux ratio is narrower: two converged renderers agree to this
@@ -47,13 +50,24 @@ def check_flux(state: AuditState) -> Finding:
     return Finding(status, text, ratio.value, ratio.ci95, limit)
 
 
+def _survey_widths(state: AuditState) -> Floats | None:
+    """The survey's PSF widths, arcsec (n, band): of a table of bricks, else of columns of the set."""
+    table, bands = state.pairs.table, state.pairs.bands
+    held = table.column_names
+    if state.psf_table is not None:
+        unknown = np.full(table.num_rows, np.nan)
+        bricks = table.column("brickname").to_pylist() if "brickname" in held else [None] * table.num_rows
+        place = [column(table, name) if name in held else unknown for name in ("ra", "dec")]
+        return state.psf_table.widths_at(np.array(bricks, dtype=object), *place)
+    names = [f"psfsize_{band}" for band in bands]
+    return np.stack([column(table, name) for name in names], axis=1) if set(names) <= set(held) else None
+
+
 def psf_truth(state: AuditState) -> tuple[Estimate, int] | None:
     """Recorded over survey PSF width, and rows without a survey value; None where none is given."""
-    table, bands = state.pairs.table, state.pairs.bands
-    names = [f"psfsize_{band}" for band in bands]
-    if not all(name in table.column_names for name in names):
+    survey = _survey_widths(state)
+    if survey is None:
         return None
-    survey = np.stack([column(table, name) for name in names], axis=1)
     columns = state.parameters
     recorded = np.where((columns.psf_model != PSF_NONE)[:, None], columns.psf_fwhm_arcsec, np.nan)
     known = np.isfinite(survey) & (survey > 0) & np.isfinite(recorded)
@@ -73,9 +87,13 @@ def check_psf_truth(state: AuditState) -> Finding:
     limit = state.thresholds["tests.psf_truth"]
     text = f"recorded PSF widths are {ratio.value:.4g} times the survey's psfsize"
     if absent:
-        text += f"; {absent} values have none (psfsize 0 where a band has no coverage)"
+        text += f"; {absent} values have none (no brick, or psfsize 0 where a band has no coverage)"
     if not np.isfinite(ratio.value):
-        return Finding(FAIL, f"no row has a survey PSF width ({absent} values are 0 or missing)", None, None)
+        text = f"no row has a survey PSF width ({absent} values are 0 or missing)"
+        if state.psf_table is not None:
+            text += f": {state.psf_table.path} is joined by brickname, or by ra and dec"
+            return Finding(INCONCLUSIVE, text, None, None)
+        return Finding(FAIL, text, None, None)
     status = judge_equivalence(ratio.ci95, 1 - limit, 1 + limit)
     return Finding(status, text, ratio.value, ratio.ci95, limit)
 

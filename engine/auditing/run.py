@@ -44,6 +44,7 @@ from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.verdict import Verdict, decide
 from arcforge.engine.errors import AuditInputError, CatalogError
 from arcforge.engine.notebook import Report
+from arcforge.engine.psf_tables import PsfTable
 
 SCHEMA = "arcforge.audit/1"
 
@@ -125,6 +126,7 @@ def audit(
     n_pairs: int | None = None,
     thresholds: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
+    psf_table: Path | str | None = None,
     html: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -144,6 +146,9 @@ def audit(
     columns : mapping of str to str, optional
         The set's own names of columns, by ours (``{"stamp_npz": "image", "label": "is_lens"}``). A set with
         images and a ``label`` but no controls is audited as unpaired: only what needs no pair.
+    psf_table : path, optional
+        The survey's PSF widths by brick (``psfsize_<band>`` with ``brickname``, or ``ra`` and ``dec``), which
+        recorded widths are held against; default: the set's own ``psfsize_<band>`` columns.
     html : path, optional
         Where to write the page with pictures.
     progress : callable, optional
@@ -163,6 +168,10 @@ def audit(
         The thresholds are wrong.
     """
     if is_catalogue(path_or_store, columns):
+        if psf_table is not None:
+            raise AuditInputError(
+                f"{path_or_store}: a catalogue without pixels has no PSF to hold against a table"
+            )
         report = audit_catalogue(path_or_store, mapping=columns, thresholds=thresholds)
         if html is not None:
             from arcforge.engine.auditing.splits_page import write_splits_page
@@ -170,7 +179,13 @@ def audit(
             write_splits_page(report, Path(html))
         return Report(report)
     result = run_audit(
-        path_or_store, seed=seed, n_pairs=n_pairs, thresholds=thresholds, columns=columns, progress=progress
+        path_or_store,
+        seed=seed,
+        n_pairs=n_pairs,
+        thresholds=thresholds,
+        columns=columns,
+        psf_table=psf_table,
+        progress=progress,
     )
     if html is not None:
         from arcforge.engine.auditing.page import write_page
@@ -186,6 +201,7 @@ def run_audit(
     n_pairs: int | None = None,
     thresholds: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
+    psf_table: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
     checks: Sequence[Check] = CHECKS,
 ) -> AuditResult:
@@ -201,8 +217,9 @@ def run_audit(
             report_step(int(done == total), steps)
 
     source = open_pairs(path_or_store, limits.count("sample.blob_bytes"), columns)
+    widths = None if psf_table is None else PsfTable.read(psf_table, source.bands)
     pairs = draw_pairs(source, limits, seed, n_pairs, report_reading)
-    state = AuditState(pairs, limits, seed, report_reading)
+    state = AuditState(pairs, limits, seed, report_reading, widths)
     outcomes: list[Outcome] = []
     # the matrices are small: more BLAS threads only wait for each other
     with threadpool_limits(limits=1, user_api="blas"):

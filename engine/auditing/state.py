@@ -26,6 +26,7 @@ from arcforge.engine.remedies import MAD_TO_SIGMA, distance_pix
 if TYPE_CHECKING:
     from arcforge.engine.auditing.diagnosis import Diagnosis
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_tables import PsfTable
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -50,13 +51,23 @@ class AuditState:
         Root seed; every check draws from its own stream, so none depends on another having run.
     progress : callable
         Called with (stage, done, total).
+    psf_table : PsfTable, optional
+        The survey's PSF widths by brick.
     """
 
-    def __init__(self, pairs: Pairs, thresholds: Thresholds, seed: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        thresholds: Thresholds,
+        seed: int,
+        progress: Progress,
+        psf_table: PsfTable | None = None,
+    ) -> None:
         self.pairs = pairs
         self.thresholds = thresholds
         self.seed = seed
         self.progress = progress
+        self.psf_table = psf_table
         self.evidence: dict[str, Any] = {}  #: measured tables behind the report's figures, by check
         self.residual_of_peak: Floats | None = None  #: of each pair, set by R1
         self.residual_of_sky: Floats | None = None
