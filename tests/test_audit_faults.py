@@ -152,6 +152,16 @@ def test_two_faults_at_once_are_both_named(diagnosed, name):
     assert width.ci95[0] <= fault.truth <= width.ci95[1]
 
 
+def test_arcs_at_the_rim_of_a_shifted_control_are_not_held_against_other_faults(hosts, tmp_path):
+    # stamps of 41 px: arcs reach the rim, which a moved image cannot fill
+    fault = next(f for f in TWO_FAULTS if f.name == "flux 1.05 and control 0.25 px")
+    path = make_set(fault, hosts[:, :, 11:52, 11:52], N_PAIRS, 11).write(tmp_path / "set.parquet")
+    pairs = draw_pairs(ParquetPairs(str(path), 1 << 26), Thresholds(), 1, None, lambda *step: None)
+    causes = AuditState(pairs, Thresholds(), 1, lambda *step: None).diagnosis.causes
+    assert [c.name for c in causes] == ["control_shift", "flux_scale"]
+    assert causes[1].estimate == pytest.approx(1.05, abs=1e-3)
+
+
 def test_arcs_of_many_sky_sigmas_may_differ_by_what_two_renderers_do(hosts, tmp_path):
     made = make_set(FAULTS[0], hosts, N_PAIRS, 11)
     arcs = 1000 * (made.stamps - made.controls)

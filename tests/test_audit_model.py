@@ -38,6 +38,7 @@ def data_of(forward, added, controls=None):
         peak=peak,
         sky_sigma=np.full((N, 3), 0.005),
         arc=model > 1e-3 * peak[:, :, None, None],
+        seen=np.ones(model.shape[2:], dtype=bool),
     )
 
 

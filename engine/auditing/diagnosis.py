@@ -17,7 +17,7 @@ from arcforge.engine.auditing.faults import Hypothesis, search, spread_rows
 from arcforge.engine.auditing.naming import Cause, name_causes
 from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
-from arcforge.engine.auditing.sky import Registration, register, white_noise
+from arcforge.engine.auditing.sky import Registration, inner_pixels, register, white_noise
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
@@ -119,7 +119,7 @@ def diagnose(state: AuditState) -> Diagnosis:
     displaced = _displacement(collected)
     raw = displaced.undo(collected) if displaced else collected
     registration, shifted = _register(state, raw, bootstrap)
-    data = replace(raw, added=raw.recorded + registration.difference) if shifted else raw
+    data = _moved_back(raw, registration) if shifted else raw
     relative = white_noise(data.added - data.recorded, ~data.arc) / data.sky_sigma
     noise = bootstrap.median(_median_of_bands(relative))
     noise = noise.widened(limits["nuisance.floor_noise"] * noise.value)
@@ -246,7 +246,14 @@ def _collect(state: AuditState) -> FitData:
         peak=state.model_peak[rows],
         sky_sigma=state.sky_sigma[rows],
         arc=~free,
+        seen=np.ones(free.shape[2:], dtype=bool),
     )
+
+
+def _moved_back(data: FitData, registration: Registration) -> FitData:
+    """Return the data with the control where its stamp is: nothing is known of the rim then."""
+    seen = inner_pixels(data.seen.shape)
+    return replace(data, added=data.recorded + registration.difference, seen=seen, arc=data.arc & seen)
 
 
 def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tuple[Registration, bool]:

@@ -120,6 +120,8 @@ class FitData:
         Of the predicted arc, and of the control's sky.
     arc : bool (n, band, y, x)
         Pixels that count as arc.
+    seen : bool (y, x)
+        Pixels that count at all: a control that was moved back has no rim.
     templates : dict
         Further linear terms by parameter name: float32 (n, band, y, x).
     """
@@ -133,6 +135,7 @@ class FitData:
     peak: Floats
     sky_sigma: Floats
     arc: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
     templates: dict[str, Images] = field(default_factory=dict)
 
     def take(self, index: Integers) -> FitData:
@@ -142,7 +145,7 @@ class FitData:
             for name in ("rows", "added", "controls", "recorded", "weights", "peak", "sky_sigma", "arc")
         }
         templates = {name: image[index] for name, image in self.templates.items()}
-        return FitData(bands=self.bands, templates=templates, **arrays)
+        return FitData(bands=self.bands, seen=self.seen, templates=templates, **arrays)
 
     def linear_term(self, name: str, unit: Images) -> Images:
         """Return the image that a linear parameter multiplies; ``unit`` is the model at flux scales 1."""

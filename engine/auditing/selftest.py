@@ -103,6 +103,7 @@ def _clean_data(state: AuditState) -> FitData:
         peak=peak,
         sky_sigma=state.sky_sigma[rows],
         arc=~state.arc_free[rows],
+        seen=np.ones(model.shape[2:], dtype=bool),
     )
 
 

@@ -138,14 +138,20 @@ def register(
         before = _robust_power(difference, weight)
         difference = direction * (move(one, direction * shift, operator) - other)
         explained = 1.0 - _robust_power(difference, weight) / before
-    rim = np.zeros(difference.shape[2:], dtype=bool)
-    rim[RIM_PIX:-RIM_PIX, RIM_PIX:-RIM_PIX] = True
+    inner = inner_pixels(difference.shape[2:])
     if operator and direction > 0:
         # the arc went with its stamp to where the control is: what is left of it goes back
-        difference = move(np.where(rim, difference, np.float32(0.0)), -shift, _SMOOTH_OPERATOR)
+        difference = move(np.where(inner, difference, np.float32(0.0)), -shift, _SMOOTH_OPERATOR)
     y, x = (bootstrap.median(rows[:, axis]) for axis in (0, 1))
     words = f"{operator} interpolation of the {'control' if direction > 0 else 'stamp'}"
-    return Registration(x, y, explained, words, np.where(rim, difference, np.float32(0.0)))
+    return Registration(x, y, explained, words, np.where(inner, difference, np.float32(0.0)))
+
+
+def inner_pixels(shape: tuple[int, ...]) -> Flags:
+    """Pixels of a stamp that interpolation can fill: bool (y, x)."""
+    inner = np.zeros(shape, dtype=bool)
+    inner[RIM_PIX:-RIM_PIX, RIM_PIX:-RIM_PIX] = True
+    return inner
 
 
 def _descend(moving: Images, fixed: Images, weight: Flags, start: Floats, operator: str) -> Floats:

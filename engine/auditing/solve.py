@@ -172,7 +172,9 @@ def _evaluate_batch(
         "information": 1.0 / np.einsum("npp->np", covariance),
         "chi2": np.einsum("ij,ij->i", weighted, weighted, dtype=np.float64),
         "left": np.einsum("ij,ij->i", left, left, dtype=np.float64),
-        **measure_residual(left.reshape(residual.shape) / root, data.arc, data.peak, data.sky_sigma),
+        **measure_residual(
+            left.reshape(residual.shape) / _root_of_bands(data), data.arc, data.peak, data.sky_sigma
+        ),
     }
 
 
@@ -204,6 +206,10 @@ def best_kernel_edge(
 
 
 def _root_weights(data: FitData) -> Images:
+    return np.asarray(_root_of_bands(data) * data.seen)
+
+
+def _root_of_bands(data: FitData) -> Images:
     return np.asarray(np.sqrt(data.weights).astype(np.float32)[:, :, None, None])
 
 
