@@ -3,9 +3,10 @@
 ``python -m arcforge.bench.fuzz FOLDER [MINUTES] [SEED]``: valid files of every kind are made in FOLDER, then
 one after the other is damaged (``mutations``) and read as the commands read it, in a process of its own with
 bounded memory. A case passes if the reader gives a result or an ``ArcforgeError``. Anything else is a
-finding: another exception, a dead process, more than two minutes, a file that was run as a program, or pixels
-of a store that are not those committed. A finding is printed with its number; ``case(folder, number)``
-repeats it. Prints one JSON line a finding, and a last one; exit code 0 if there are none.
+finding: another exception, a dead process, more than two minutes of its processor time (or twenty by the
+clock), a file that was run as a program, or pixels of a store that are not those committed. A finding is
+printed with its number; ``case(folder, number)`` repeats it. Prints one JSON line a finding, and a last one;
+exit code 0 if there are none.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from arcforge.bench.mutations import SENTINEL_ENV, mutate
 from arcforge.engine.errors import ArcforgeError
 
 _ADDRESS_BYTES = 3 << 29  # beyond what the process holds when it begins
-_SLOWEST_S = 120
+_SLOWEST_CPU_S, _SLOWEST_S = 120, 1200  # a busy machine is no finding, a case that waits for ever is one
 _BATCH = 40
 
 
@@ -98,6 +99,7 @@ def _run_batch(folder: Path, numbers: range, pipe: int) -> None:
         for number in numbers:
             stream.write(f"{number}\n")
             stream.flush()
+            signal.setitimer(signal.ITIMER_PROF, _SLOWEST_CPU_S)
             signal.alarm(_SLOWEST_S)
             try:
                 said = case(folder, number)
@@ -110,6 +112,7 @@ def _run_batch(folder: Path, numbers: range, pipe: int) -> None:
                 said = f"FINDING {type(error).__name__}: {error} at {' '.join(ours[-5:])}"
             stream.write(said.replace("\n", " ") + "\n")
             stream.flush()
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
 
 

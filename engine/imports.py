@@ -76,6 +76,8 @@ def read_mapping(path: str | os.PathLike[str] | None) -> Mapping:
         for key, value in tree.get(table, {}).items():
             if not isinstance(value, inner) or not key:
                 raise ConfigError(f"{path}: {table}.{key} is {value!r}; [{table}] holds {words}")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ConfigError(f"{path}: {table}.{key} is {value}; a column of integers holds 64 bits")
     if not 0.0 < tree.get("pixscale_arcsec", 1.0) < math.inf:
         raise ConfigError(f"{path}: pixscale_arcsec is {tree['pixscale_arcsec']}; give arcsec, above 0")
     return Mapping(**tree)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +21,23 @@ import pytest
 TEXT = np.dtypes.StringDType()
 
 # With NUMBA_DISABLE_JIT=1 every line of a kernel is Python's, which a debugger steps through and a coverage
-# tool counts; a stamp then takes seconds. These files test the kernels on little of everything.
-INTERPRETED = (
+# tool counts; a stamp then takes a second. These files test the kernels on little of everything. The others
+# get their arcs from tests/plain_render.py in such a run, or wait for compiled kernels (marker ``compiled``).
+OF_KERNELS = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
     *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts", "math64"),
 )
+
+
+def pytest_sessionstart() -> None:
+    """Where kernels are not compiled, keep a certificate: theirs, which every store holds, takes minutes."""
+    if not numba.config.DISABLE_JIT:
+        return
+    import plain_render
+
+    os.environ["ARCFORGE_CACHE_DIR"] = tempfile.mkdtemp(prefix="arcforge-plain-")
+    atexit.register(shutil.rmtree, os.environ["ARCFORGE_CACHE_DIR"], ignore_errors=True)
+    plain_render.keep_certificate()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,10 +45,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not numba.config.DISABLE_JIT:
         return
     for item in items:
-        if item.path.stem.removeprefix("test_") not in INTERPRETED:
-            item.add_marker(pytest.mark.skip(reason="renders too much for kernels that are not compiled"))
-        elif item.get_closest_marker("compiled"):
+        if item.get_closest_marker("compiled"):
             item.add_marker(pytest.mark.skip(reason="takes minutes with kernels that are not compiled"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where kernels are not compiled, let tests of anything else render without them; before fixtures do."""
+    if not numba.config.DISABLE_JIT:
+        return
+    import plain_render
+
+    from arcforge.engine import stamps
+
+    by_kernels = item.path.stem.removeprefix("test_") in OF_KERNELS
+    stamps.render = plain_render.BY_KERNELS if by_kernels else plain_render.render
 
 
 class GeneratedHosts:

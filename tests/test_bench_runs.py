@@ -15,6 +15,8 @@ from arcforge.engine.hosts import open_hosts
 from arcforge.engine.render import render_rows
 from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression
 
+pytestmark = pytest.mark.compiled  # times kernels
+
 N = 256
 
 

@@ -11,6 +11,8 @@ import pytest
 from arcforge.bench.test_kernels import test_multiply_adds, test_rays, test_sizes, test_stamps
 from arcforge.bench.test_peers import test_peer
 
+pytestmark = pytest.mark.compiled  # times kernels
+
 __all__ = ["test_multiply_adds", "test_peer", "test_rays", "test_sizes", "test_stamps"]
 
 

@@ -20,6 +20,7 @@ def failing(checks):
     return {check.id for check in (checks if isinstance(checks, list) else [checks]) if not check.passed}
 
 
+@pytest.mark.compiled
 def test_certificate_passes():
     seen = []
     result = certificate.certify(n_rows=3, progress=lambda done, total: seen.append((done, total)))
@@ -41,6 +42,7 @@ stamps_fold = stamps.fold
 gaussian_sigma, moffat_alpha = stamps.gaussian_sigma, stamps.moffat_alpha
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("patch", "replacement", "check", "expected"),
     [
@@ -81,6 +83,7 @@ def test_command_fails_where_the_certificate_does(tmp_path, monkeypatch):
     assert not json.loads(target.read_text())["passed"]
 
 
+@pytest.mark.compiled
 def test_quick_certificate_is_made_once_for_each_code_and_kept(tmp_path, monkeypatch):
     made = []
     real = certificate.certify

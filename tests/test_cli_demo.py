@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from arcforge.cli import demo
 from arcforge.cli.app import app
 
+pytestmark = pytest.mark.compiled  # whole audits at full size
+
 
 @pytest.fixture
 def small(monkeypatch):

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from arcforge.cli.app import COMMANDS, app
 from arcforge.engine.notebook import Report
 
+pytestmark = pytest.mark.compiled  # whole audits at full size
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ROWS = 60  # as few as let the audit of 46 hosts decide

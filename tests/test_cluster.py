@@ -13,7 +13,8 @@ from arcforge.engine.inject import inject
 
 distributed = pytest.importorskip("distributed")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # distributed's own, at the death of workers
+# warnings: distributed's own, at the death of workers
+pytestmark = [pytest.mark.compiled, pytest.mark.filterwarnings("ignore")]
 N = 1500  # six shards
 
 

@@ -56,6 +56,7 @@ def test_the_light_is_the_sum_of_its_components(lens_rows: Any) -> None:
     assert np.abs(found - render_batch(scene(lens_rows), **OPTIONS)).max() > 0.05 * found.max()
 
 
+@pytest.mark.compiled
 def test_rtol_bounds_the_error_of_the_sum(lens_rows: Any) -> None:
     rows = scene(lens_rows, **{name: value for name, value in MORE.items() if name.startswith("src2")})
     options = OPTIONS | {"stamp_size": 20}

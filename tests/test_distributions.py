@@ -49,6 +49,7 @@ def test_rows_are_what_was_asked_for(store: Any) -> None:
     assert found["arc_snr_r"].asked is None
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", ["theta_e_arcsec", "lens_e", "src_rz", "src_mag_g"])
 def test_rows_that_are_not_are_told(store: Any, name: str) -> None:
     planted = open_store(store.path)
@@ -59,6 +60,7 @@ def test_rows_that_are_not_are_told(store: Any, name: str) -> None:
     assert [each.name for each in distributions(planted) if each.differs] == [name]
 
 
+@pytest.mark.compiled
 def test_rows_that_passed_cuts_are_shown_with_them_and_not_tested(tmp_path: Path) -> None:
     config = parse_config(CONFIG + "[cuts]\nmagnification_min = 4.0\nvisibility_min = 0.2\n")
     found = {each.name: each for each in distributions(inject(tmp_path / "C.zarr", config=config, n=100))}

@@ -97,6 +97,7 @@ def test_an_image_turns_with_its_angle_and_sits_at_its_centre() -> None:
             assert np.cos(2 * (phi - angles[k])) == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.compiled
 def test_rtol_bounds_the_error_of_images(survey_data: Path) -> None:
     """The sharpest of the COSMOS galaxies, with its noise, against the float64 reference of its spline."""
     bank = open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
@@ -119,6 +120,7 @@ def test_many_rows_are_within_rtol(survey_data: Path, lens: str) -> None:
     assert error.max() < RTOL
 
 
+@pytest.mark.compiled
 def test_an_image_without_a_psf_is_summed_up_in_its_pixels() -> None:
     bank = SourceBank([Template("a", gaussian(fwhm=12.0), 0.05)])
     catalog = rows(1, psf_model=np.array(["none"]))
@@ -137,6 +139,7 @@ def cosmos_as_given(survey_data: Path) -> tuple[list[Any], list[Any]]:
     return found[0], found[1]
 
 
+@pytest.mark.compiled
 def test_flux_is_conserved_and_lensed_as_lenstronomy_lenses_it(survey_data: Path) -> None:
     """All 100 templates, cleaned: unlensed flux, and lensed flux on a large frame at matched settings."""
     from lenstronomy.LensModel.lens_model import LensModel

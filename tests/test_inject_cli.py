@@ -94,6 +94,7 @@ def test_a_bad_partition_is_refused(run, text):
     assert not Path("S.zarr").exists()
 
 
+@pytest.mark.compiled
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(run, tmp_path):
     result = run("inject", "--config", "quick.toml", "--n", 100_000, "--out", "S.zarr", "--dry-run")
     assert result.exit_code == 0
@@ -157,6 +158,7 @@ def test_deep_finds_pixels_that_are_not_what_the_catalogue_says(run, store, made
     assert re.search(r"rendered again differ, the first is row 0", verify(store, level="deep").faults[0])
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_command_keeps_what_is_committed_and_says_how_to_go_on(tmp_path, number):
     (tmp_path / "slow.toml").write_text('stamp_size = 64\nvariant = "uniform8"\nsynthetic_host_count = 3\n')

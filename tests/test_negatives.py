@@ -30,6 +30,7 @@ def config() -> Config:
     )
 
 
+@pytest.mark.compiled
 def test_unlensed_sources_have_their_arcs_flux_and_no_arc(tmp_path: Any, config: Config) -> None:
     store = inject(tmp_path / "S.zarr", config=config, n=200, seed=3)
     assert verify(store.path, level="deep").sound
@@ -119,6 +120,7 @@ def test_an_average_is_that_of_the_unconvolved_arc_about_its_lens() -> None:
     assert np.abs(average - arc).max() > 0.3 * average.max()  # and it is no arc
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("changes", [{}, {"psf_model": "moffat"}, {"theta_e_arcsec": 2.6}, {"src_n": 3.0}])
 def test_more_steps_change_no_average(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     average = drawn("averaged", **changes)

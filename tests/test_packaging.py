@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.compiled  # builds and installs; runs little of the code
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("engine", "kernels", "cli", "bench")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

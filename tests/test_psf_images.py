@@ -34,6 +34,7 @@ def test_image_of_a_gaussian_is_the_gaussian(fwhm_pix, response):
     assert (np.abs(ours - analytic).max(axis=(1, 2, 3)) < 1e-3 * peak).all()
 
 
+@pytest.mark.compiled
 def test_survey_psfs_agree_with_the_reference(survey_data):
     psfs = np.load(survey_data / "psf" / "psf_decam_legacypipe.npz")["psf"][:, None]
     catalog = rows(3, 6)

@@ -12,6 +12,8 @@ import pytest
 
 from arcforge.engine.render import render_batch
 
+pytestmark = pytest.mark.compiled  # holds pixels of the kernels to others'
+
 SIZE, SCALE = 25, 0.262
 OPTIONS: dict[str, Any] = {"bands": "r", "stamp_size": SIZE, "pixscale_arcsec": SCALE}
 TOLERANCES = (1e-2, 1e-3, 1e-4)

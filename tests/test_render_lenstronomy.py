@@ -10,6 +10,8 @@ import pytest
 from arcforge.engine.rays import central_brightness, sersic_bn
 from arcforge.engine.render import render_batch
 
+pytestmark = pytest.mark.compiled  # holds pixels of the kernels to others'
+
 SIZE, SCALE = 48, 0.2
 SAMPLES = 4
 

@@ -58,6 +58,7 @@ def test_rows_that_are_not_there_are_refused(written, index, message):
         open_store(written.root).arcs(index)
 
 
+@pytest.mark.compiled
 def test_a_store_describes_itself(written):
     store = open_store(str(written.root))
     assert (len(store), store.bands, store.pixscale_arcsec, store.stamp_size) == (600, "gr", 0.25, 8)

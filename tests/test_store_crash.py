@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.compiled  # hundreds of children
+
 DRIVER = Path(__file__).with_name("store_crash_driver.py")
 
 

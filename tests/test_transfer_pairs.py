@@ -315,7 +315,12 @@ def test_names_and_constants_are_mapped(pairs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("pixscale = 1", "'pixscale' is unknown"), ("= 3", "cannot be read as TOML")]
+    ("text", "message"),
+    [
+        ("pixscale = 1", "'pixscale' is unknown"),
+        ("= 3", "cannot be read as TOML"),
+        ("[values]\nseen = 9223372036854775808", "values.seen is 9223372036854775808; a column"),
+    ],
 )
 def test_a_bad_map_is_refused(tmp_path, text, message):
     (tmp_path / "map.toml").write_text(text)
