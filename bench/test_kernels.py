@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from arcforge.bench.cases import PIXSCALE_ARCSEC, STAMPS, Stamp, columns_of, source_named
+from arcforge.bench.kernels import TIMED_VARIANTS
 from arcforge.bench.machine import multiply_add_chains
 from arcforge.engine.render import render_rows
 from arcforge.engine.sampling import Sampler
 from arcforge.engine.stamps import Options
-from arcforge.engine.variants import VARIANTS, Variant, variant_named
+from arcforge.engine.variants import Variant, variant_named
 
 _ROWS = 4
-_TIMED = [variant for variant in VARIANTS if variant.name != "reference"]
 
 
-@pytest.mark.parametrize("variant", _TIMED, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", TIMED_VARIANTS, ids=lambda variant: variant.name)
 @pytest.mark.parametrize("source", ["sersic", "exponential"])
 def test_stamps(timed: Any, variant: Variant, source: str) -> None:
     """Render rows of 64-pixel stamps, PSFs included."""

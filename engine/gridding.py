@@ -53,3 +53,23 @@ def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     samples = centre + BASE * np.array([-float(GAUSS), float(GAUSS)])
     stencil = gridding_kernel(nodes[None, :] - samples[:, None]).astype(np.float32)
     return np.ascontiguousarray(table, dtype=np.float32).ravel(), np.ascontiguousarray(stencil)
+
+
+@lru_cache(maxsize=256)
+def grid_response(
+    size: int, nodes_per_pixel: int, boxed: bool, samples: int, double: bool
+) -> NDArray[np.floating]:
+    """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
+
+    Uniform samples leave on each node the mean of ``samples`` points across its pixel, which is divided out
+    again (not the pixel's own box: of one point there is nothing to divide out); adaptive ones leave the
+    gridding kernel's response. The box is multiplied in where it is asked for, and only there: a PSF with the
+    pixel in it must not be integrated over the pixel twice.
+    """
+    k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
+    left = np.sinc(k) / np.sinc(k / samples) if samples else gridding_transform(k / nodes_per_pixel)
+    values: NDArray[np.floating] = ((np.sinc(k) if boxed else 1.0) / left).astype(
+        np.float64 if double else np.float32
+    )
+    values.setflags(write=False)
+    return values

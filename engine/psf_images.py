@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import PsfError
+from arcforge.engine.low_rank import Terms, separable_terms
 
 Floats = NDArray[np.float64]
 
@@ -52,6 +53,7 @@ class PsfImages:
             self.sums[int(psf_id)] = checked.sum(axis=(1, 2))
             self.pixels[int(psf_id)] = checked / self.sums[int(psf_id)][:, None, None]
         self._transforms: dict[tuple[int, int, bool, bool], NDArray[np.complexfloating]] = {}
+        self._terms: dict[tuple[int, float, bytes], Terms | None] = {}
         self._lock = threading.Lock()
 
     def missing(self, psf_id: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -83,6 +85,20 @@ class PsfImages:
                     self._transforms.clear()
                 self._transforms[key] = self._make_transform(psf_id, period, highest, double)
             return self._transforms[key]
+
+    def terms(self, psf_id: int, response: NDArray[np.floating], lost: float) -> Terms | None:
+        """Return the image on a grid of its own pixels as separable terms; None where they are too many.
+
+        ``response`` (size,) and ``lost`` as those of ``separable_terms``.
+        """
+        transforms = self.transform(psf_id, response.size, True, True)
+        key = (psf_id, lost, response.tobytes())
+        with self._lock:
+            if key not in self._terms:
+                if len(self._terms) >= _TRANSFORMS_KEPT:
+                    self._terms.clear()
+                self._terms[key] = separable_terms(transforms, response, lost)
+            return self._terms[key]
 
     def _make_transform(
         self, psf_id: int, period: int, highest: bool, double: bool

@@ -78,7 +78,8 @@ def render_batch(
         Bound on the largest pixel error, as a fraction of the image's peak, against the converged image
         ("auto" only), 1e-5 to 0.1.
     variant : str
-        "auto", "uniform1", "uniform2", "uniform4", "uniform8" or "reference"; see ``arcforge bench kernels``.
+        "auto", "uniform1", "uniform2", "uniform4", "uniform8", "low_rank" or "reference"; see ``arcforge
+        bench kernels``, for "low_rank" ``engine.low_rank``.
     threads : int, optional
         Default: every core this process may use. The bits do not depend on it.
     pixel_response : {"in_psf", "box"}

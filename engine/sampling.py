@@ -15,6 +15,7 @@ from arcforge.kernels.codes import CONTROL
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
+    from arcforge.engine.psf_images import PsfImages
 
 
 class Sampler:
@@ -25,6 +26,8 @@ class Sampler:
     columns : RenderColumns
     options : Options
         Its variant is any but "reference".
+    images : PsfImages, optional
+        Those that rows name.
 
     Attributes
     ----------
@@ -32,8 +35,8 @@ class Sampler:
         Nodes a side of every row's grid.
     """
 
-    def __init__(self, columns: RenderColumns, options: Options) -> None:
-        self._batch = make_batch(columns, options, None)
+    def __init__(self, columns: RenderColumns, options: Options, images: PsfImages | None = None) -> None:
+        self._batch = make_batch(columns, options, images)
         where = self._batch.where
         self._work = Scratch()
         self._rows = [int(row) for row in np.flatnonzero(columns.lens_model != CONTROL)]

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from arcforge.engine import fftw
 from arcforge.engine.errors import RenderError
-from arcforge.engine.gridding import gridding_table, gridding_transform
+from arcforge.engine.gridding import grid_response, gridding_table
 from arcforge.engine.layout import Layout, layout
+from arcforge.engine.low_rank import Terms, cheap_terms
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import KINDS, Folded, fold
 from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
@@ -31,6 +32,7 @@ from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
 from arcforge.kernels.lanes import LANES
+from arcforge.kernels.low_rank import convolve_low_rank
 from arcforge.kernels.separable import convolve_gaussians
 from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
 from arcforge.kernels.uniform import uniform_grid
@@ -77,26 +79,6 @@ class Options:
     boxed: bool  #: the PSF lacks the pixel's response, which is applied too
 
 
-def _real(double: bool) -> type[np.float32] | type[np.float64]:
-    return np.float64 if double else np.float32
-
-
-@lru_cache(maxsize=256)
-def _response(size: int, nodes_per_pixel: int, boxed: bool, samples: int, double: bool) -> Floating:
-    """Return the factor of every frequency bin that turns grid nodes into what the PSF acts on.
-
-    Uniform samples leave on each node the mean of ``samples`` points across its pixel, which is divided out
-    again (not the pixel's own box: of one point there is nothing to divide out); adaptive ones leave the
-    gridding kernel's response. The box is multiplied in where it is asked for, and only there: a PSF with the
-    pixel in it must not be integrated over the pixel twice.
-    """
-    k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
-    left = np.sinc(k) / np.sinc(k / samples) if samples else gridding_transform(k / nodes_per_pixel)
-    values: Floating = ((np.sinc(k) if boxed else 1.0) / left).astype(_real(double))
-    values.setflags(write=False)
-    return values
-
-
 # Nodes that samples within the bounds are spread to: the last cell begins BASE before their end.
 _REACHED = np.array([-3, 3, -3, 3])
 
@@ -113,6 +95,7 @@ class _Batch:
     scales: NDArray[np.float64]  #: (n, bands), flux times what the transforms' size asks for
     widths_pix: NDArray[np.float64]  #: (n, bands), sigma of a Gaussian, alpha of a Moffat
     radii: NDArray[np.int64]  #: (n, bands) nodes that a Gaussian's weights reach; 0 where the FFT serves
+    terms: dict[int, Terms]  #: of the rows whose PSF images are applied as such
     sources: SourceRows | None = None
     magnification: Floating | None = None  #: (n,) to be filled: lensed over unlensed flux
     effort: Floating | None = None  #: (n, 3) to be filled: samples, divided cells, bound on the error
@@ -143,9 +126,12 @@ def make_batch(
     scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
     radii = _separable_radii(widths_pix * where.nodes_per_pixel[:, None], options.rtol)
     radii[(columns.psf_model != PSF_GAUSSIAN) | (columns.lens_model == CONTROL) | where.outside] = 0
+    by_terms = images is not None and options.variant.low_rank
+    terms = cheap_terms(columns, options, where, images, where.bounds + _REACHED) if by_terms else {}
     return _Batch(
-        columns, options, rays, where, images, scales, widths_pix, radii, sources, magnification, effort
-    )
+        columns, options, rays, where, images, scales, widths_pix, radii, terms, sources, magnification,
+        effort,
+    )  # fmt: skip
 
 
 def _separable_radii(sigma_nodes: Floating, rtol: float) -> NDArray[np.int64]:
@@ -229,9 +215,9 @@ def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) ->
             _fill_grid(work, batch, row, plans.grid[k])
     plans.forward()
     samples = options.variant.samples
-    response = _response(size, nodes, options.boxed, samples, double)
+    response = grid_response(size, nodes, options.boxed, samples, double)
     # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
-    unspread = float(_response(size, nodes, False, samples, double)[0]) ** 2
+    unspread = float(grid_response(size, nodes, False, samples, double)[0]) ** 2
     for k, row in enumerate(rows):
         if batch.magnification is not None:
             batch.magnification[row] = float(plans.spectrum[k, 0, 0]) * unspread
@@ -244,22 +230,28 @@ def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) ->
 
 
 def _render_separable(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
-    """Render a row with Gaussian PSFs into ``out`` (bands, ny, nx), without transforms."""
+    """Render a row with Gaussian PSFs, or images in terms, into ``out`` (bands, ny, nx): no transforms."""
     where, options = batch.where, batch.options
     size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
     grid = work.hold_grid(size)
     _fill_grid(work, batch, row, grid)
-    samples, radii = options.variant.samples, batch.radii[row]
-    response = _response(size, nodes, options.boxed, samples, True)
+    samples, lit, scales = options.variant.samples, where.bounds[row] + _REACHED, batch.scales[row] * size**2
     nodes_across = max(out.shape[-1] * nodes, LANES)
     line = work.hold_line(nodes_across + max(size, nodes_across + 2 * (MOST_RADIUS_NODES + LANES)))
-    total = convolve_gaussians(
-        grid, where.bounds[row] + _REACHED, first, nodes, batch.widths_pix[row], radii, response,
-        _cosines(size), batch.scales[row] * size**2, work.psf_half, work.psf_weights, line[nodes_across:],
-        line[:nodes_across], out,
-    )  # fmt: skip
+    sums, line = line[:nodes_across], line[nodes_across:]
+    terms = batch.terms.get(row)
+    if terms is not None:
+        total = convolve_low_rank(
+            grid, lit, first, nodes, terms.ranks, terms.radii, terms.up, terms.across, scales, line, sums, out
+        )
+    else:
+        total = convolve_gaussians(
+            grid, lit, first, nodes, batch.widths_pix[row], batch.radii[row],
+            grid_response(size, nodes, options.boxed, samples, True), _cosines(size), scales, work.psf_half,
+            work.psf_weights, line, sums, out,
+        )  # fmt: skip
     if batch.magnification is not None:
-        batch.magnification[row] = total * float(_response(size, nodes, False, samples, True)[0]) ** 2
+        batch.magnification[row] = total * float(grid_response(size, nodes, False, samples, True)[0]) ** 2
 
 
 @lru_cache(maxsize=64)
@@ -297,7 +289,7 @@ def _apply_image(
 
 @lru_cache(maxsize=64)
 def _table(beta: float, double: bool) -> Floating:
-    return np.ascontiguousarray(moffat_table(beta).astype(_real(double)))
+    return np.ascontiguousarray(moffat_table(beta).astype(np.float64 if double else np.float32))
 
 
 def usable_threads(threads: int | None) -> int:
@@ -336,7 +328,8 @@ def render(
             members = list(alike)
             if grid == _NO_GRID:
                 for row in members:
-                    alone = _render_separable if batch.radii[row].any() else _render_unconvolved
+                    in_passes = batch.radii[row].any() or row in batch.terms
+                    alone = _render_separable if in_passes else _render_unconvolved
                     alone(own.work, batch, row, out[row])
                 continue
             step = _STAMPS_AT_ONCE if grid[0] <= _LARGE_GRID else 1
@@ -354,6 +347,7 @@ def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bo
     """
     columns, where = batch.columns, batch.where
     plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL) | batch.radii.any(axis=1)
+    plain[list(batch.terms)] = True
     keys = where.size, where.nodes_per_pixel, where.outside, columns.psf_model == PSF_IMAGE
     order = np.lexsort((columns.psf_id, *keys[::-1], plain))
     grids = zip(*(key.tolist() for key in keys), strict=True)

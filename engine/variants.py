@@ -24,12 +24,15 @@ class Variant:
         worse in the uniform ones, without bound.
     why : str
         What it is kept for.
+    low_rank : bool
+        PSF images as separable terms, where those take less time than transforms.
     """
 
     name: str
     samples: int
     tolerance: float
     why: str
+    low_rank: bool = False
 
 
 VARIANTS = (
@@ -38,6 +41,9 @@ VARIANTS = (
     Variant("uniform2", 2, 3e-2, "2 x 2 samples a pixel"),
     Variant("uniform4", 4, 1e-2, "4 x 4 samples a pixel: like-for-like timing against peers"),
     Variant("uniform8", 8, 5e-3, "8 x 8 samples a pixel: shows how slowly uniform sampling converges"),
+    Variant(
+        "low_rank", 0, 1e-3, "as auto; smooth PSF images, shared by many rows, in passes of weights", True
+    ),
     Variant("reference", 0, 1e-5, "float64, converged, no code shared with the others: the arbiter, slow"),
 )
 

@@ -36,7 +36,7 @@ def gaussian_weights(sigma_pix, response, nodes_per_pixel, cosines, radius, weig
 
 
 @jit
-def _weigh_lines(out, at, count, x, first, step, weights, place, lines):
+def weigh_lines(out, at, count, x, first, step, weights, place, lines):
     """Set ``count`` >= 8 float32 of ``out`` to the weighted sum of lines of x that are ``step`` apart.
 
     The last group overlaps the one before: a few sums are made twice, none past the end.
@@ -54,7 +54,7 @@ def _weigh_lines(out, at, count, x, first, step, weights, place, lines):
 
 
 @inline
-def _sum(grid, lit, line):
+def sum_of_nodes(grid, lit, line):
     """Return the sum of the lit nodes; ``line`` is scratch."""
     for i in range(lit[2], lit[3]):
         line[i] = np.float32(0.0)
@@ -114,14 +114,14 @@ def convolve_gaussians(
             above = min(max(lit[0], middle - radius), lit[1])
             below = max(min(lit[1], middle + radius + 1), above)
             place = above - (middle - radius)
-            _weigh_lines(
+            weigh_lines(
                 line, low - start, count, flat, above * size + low, size, weights, place, below - above
             )
-            _weigh_lines(sums, 0, max(span, LANES), line, LANES, 1, weights, 0, 2 * radius + 1)
+            weigh_lines(sums, 0, max(span, LANES), line, LANES, 1, weights, 0, 2 * radius + 1)
             if nodes_per_pixel == 1:
                 for i in range(nx):
                     out[band, j, i] = scale * sums[i]
             else:
                 for i in range(nx):
                     out[band, j, i] = scale * sums[i * nodes_per_pixel]
-    return _sum(grid, lit, line)
+    return sum_of_nodes(grid, lit, line)

@@ -26,6 +26,7 @@ TEXT = np.dtypes.StringDType()
 OF_KERNELS = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
     *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts", "math64"),
+    "low_rank",
 )
 
 

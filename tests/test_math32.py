@@ -20,6 +20,7 @@ from arcforge.kernels import (
     lens_nfw,
     lens_sie,
     lens_sie_flat,
+    low_rank,
     math32,
     math64,
     philox,
@@ -245,7 +246,21 @@ def test_nan_and_infinity_are_not_assumed_away_nor_sums_reordered() -> None:
 
 @compiled_only
 @pytest.mark.parametrize(
-    "module", [adaptive, angular, deflection, *LENSES, math32, math64, philox, ray, spread, transfer, uniform]
+    "module",
+    [
+        adaptive,
+        angular,
+        deflection,
+        *LENSES,
+        low_rank,
+        math32,
+        math64,
+        philox,
+        ray,
+        spread,
+        transfer,
+        uniform,
+    ],
 )
 def test_every_kernel_is_compiled_with_the_named_flags_or_none(module: Any) -> None:
     forbidden = {"fast", "nnan", "ninf", "reassoc"}
