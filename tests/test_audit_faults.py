@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from arcforge.bench.planted import FAULTS, make_set
 from arcforge.bench.planted_several import TWO_FAULTS
@@ -150,6 +151,18 @@ def test_two_faults_at_once_are_both_named(diagnosed, name):
     assert set(causes) == {fault.cause, *fault.also}
     width = causes["psf_width"]
     assert width.ci95[0] <= fault.truth <= width.ci95[1]
+
+
+def test_a_stamp_that_was_moved_with_its_arc_is_one_fault(hosts, tmp_path):
+    made = make_set(FAULTS[0], hosts, N_PAIRS, 11)
+    moved = [[ndimage.shift(band, (0.0, 0.3), order=3, mode="nearest") for band in s] for s in made.stamps]
+    made.stamps = np.array(moved, dtype=np.float32)
+    path = made.write(tmp_path / "set.parquet")
+    pairs = draw_pairs(ParquetPairs(str(path), 1 << 26), Thresholds(), 1, None, lambda *step: None)
+    (cause,) = AuditState(pairs, Thresholds(), 1, lambda *step: None).diagnosis.causes
+    assert cause.name == "control_shift"
+    assert cause.ci95[0] <= 0.3 <= cause.ci95[1]
+    assert "the arc went with its stamp" in cause.message
 
 
 def test_arcs_at_the_rim_of_a_shifted_control_are_not_held_against_other_faults(hosts, tmp_path):

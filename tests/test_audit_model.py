@@ -10,8 +10,9 @@ from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
 from arcforge.engine.auditing.forward import Change, Forward
 from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.registration import SHIFT_OPERATORS, move, register
 from arcforge.engine.auditing.resampling import HostBootstrap
-from arcforge.engine.auditing.sky import move, pairing_correlation, register, white_noise
+from arcforge.engine.auditing.sky import pairing_correlation, white_noise
 from arcforge.engine.auditing.solve import evaluate, fit
 from arcforge.engine.auditing.transforms import ORIENTATIONS, list_transforms
 from arcforge.engine.catalog import render_columns
@@ -133,11 +134,14 @@ def test_undoing_a_transform_gives_the_pixels_back(forward, transform):
     np.testing.assert_allclose(undone.added, model, atol=1e-6)
 
 
-@pytest.mark.parametrize(("operator", "order"), [("linear", 1), ("cubic", 3), ("quintic", 5)])
+@pytest.mark.parametrize(
+    ("operator", "order"), [("linear", 1), ("quadratic", 2), ("cubic", 3), ("quartic", 4), ("quintic", 5)]
+)
 def test_moving_is_spline_interpolation(operator, order):
     image = np.random.default_rng(2).normal(size=(64, 64)).astype(np.float32)
-    moved = move(image[None, None], np.array([0.3, -1.4]), operator)[0, 0]
-    expected = ndimage.shift(image, (0.3, -1.4), order=order, mode="mirror")
+    # more than two pixels: taps of a linear spline then lie off the centre
+    moved = move(image[None, None], np.array([0.3, -2.4]), operator)[0, 0]
+    expected = ndimage.shift(image, (0.3, -2.4), order=order, mode="mirror")
     np.testing.assert_allclose(moved[16:-16, 16:-16], expected[16:-16, 16:-16], atol=1e-4)
 
 
@@ -157,6 +161,35 @@ def test_registration_finds_the_shift_its_operator_and_its_direction(order):
     still = register(sky, sky, free, bootstrap, 0.02)
     assert abs(still.x.value) < 1e-6
     assert still.explained == 0
+    assert still.own is None
+
+
+def test_moving_by_waves_is_what_a_real_image_keeps_of_it():
+    image = np.random.default_rng(2).normal(size=(64, 64)).astype(np.float32)
+    expected = np.fft.ifftn(ndimage.fourier_shift(np.fft.fftn(image), (0.3, 0.4))).real
+    found = move(image[None, None], np.array([0.3, 0.4]), "fourier")[0, 0]
+    # the one wave that alternates along both axes has no common convention
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+def test_whole_pixels_are_moved_by_every_operator():
+    image = np.random.default_rng(2).normal(size=(1, 1, 64, 64)).astype(np.float32)
+    for operator in SHIFT_OPERATORS:
+        found = move(image, np.array([3.0, -2.0]), operator)
+        np.testing.assert_allclose(found, np.roll(image, (3, -2), (2, 3)), atol=1e-5)
+
+
+def test_shifts_of_each_row_are_found_and_moved_back():
+    rng = np.random.default_rng(3)
+    sky = ndimage.gaussian_filter(rng.normal(size=(10, 2, 48, 48)), (0, 0, 0.6, 0.6)).astype(np.float32)
+    shifts = rng.normal(0, 0.2, (10, 2))
+    moved = [[ndimage.shift(b, s, mode="mirror") for b in i] for i, s in zip(sky, shifts, strict=True)]
+    bootstrap = HostBootstrap(np.arange(10), 50, rng)
+    controls = np.array(moved, dtype=np.float32)
+    found = register(sky, controls, np.ones(sky.shape, dtype=bool), bootstrap, 0.02)
+    assert found.own.value == pytest.approx(np.median(np.hypot(*shifts.T)), abs=2e-3)
+    assert found.explained > 0.99
+    assert np.abs(found.difference[..., 12:-12, 12:-12]).max() < 1e-3
 
 
 def test_white_noise_is_measured_under_smooth_light():

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from arcforge.engine.auditing.faults import Hypothesis, search, spread_rows
 from arcforge.engine.auditing.naming import Cause, name_causes
 from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
+from arcforge.engine.auditing.registration import Registration, inner_pixels, register
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
-from arcforge.engine.auditing.sky import Registration, inner_pixels, register, white_noise
+from arcforge.engine.auditing.sky import white_noise
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
@@ -262,8 +263,8 @@ def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tup
     stamps = data.added + data.controls - data.recorded
     least = limits["nuisance.control_shift_pix"]
     registration = register(stamps, data.controls, ~data.arc, bootstrap, least)
-    distance = float(np.hypot(registration.x.value, registration.y.value))
-    return registration, distance > least and registration.explained >= limits["faults.shift_explained"]
+    explains = registration.explained >= limits["faults.shift_explained"]
+    return registration, registration.length_pix > least and explains
 
 
 def _weigh(data: FitData, noise_nmgy: Floats, limits: Thresholds) -> FitData:

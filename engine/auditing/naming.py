@@ -40,6 +40,9 @@ _KNOWN_FLUXES = {
 _NEAR = 0.02
 # A shift that leaves less than this share of the misfit is the fault, even if its interpolation is not known
 _SHIFT_LEAVES = 0.1
+# A shift by an unknown interpolation is off by so many pixels times the root of the share of the sky that it
+# leaves: order 2 taken for order 3 leaves 0.7 % and is off by 0.02 px
+_OF_UNKNOWN_PIX = 0.25
 # Share of the residual's power that neighbouring pixels of white noise may have in common
 _WHITE = 0.1
 # Rows on which coarse sampling is looked for, and the share of the misfit that it may leave
@@ -111,15 +114,7 @@ def _cause(name: str, estimate: Estimate | None, nominal: float | None, text: st
 def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> list[Cause]:
     """Return the named causes, most certain first; none where the record explains the pixels.
 
-    Parameters
-    ----------
-    state : AuditState
-    result : Diagnosis
-        Everything but its causes.
-    data : FitData
-        The pixels that were fitted.
-    judge : Judge
-        What counts as explained.
+    ``result`` holds all but its causes, ``data`` the fitted pixels, ``judge`` what counts as explained.
     """
     causes: list[Cause] = []
     if result.displaced:
@@ -131,6 +126,8 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
         causes.append(grain)
     elif result.hypotheses:
         causes += _fitted_causes(state, result, data, judge)
+    if _went_with_its_stamp(result):
+        causes = [cause for cause in causes if cause.name != "kernel_offset"]
     if any(cause.name == "provenance" for cause in causes):
         note = _sampling_note(state, data)
         causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
@@ -183,13 +180,27 @@ def _sampling_note(state: AuditState, data: FitData) -> str:
 
 def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
     shift = result.registration
-    text = (
-        f"the control lies ({shift.x.value:+.3f}, {shift.y.value:+.3f}) px from its stamp; "
-        f"{shift.operator} removes {100 * shift.explained:.0f} % of the sky difference"
-    )
-    return _cause(
-        "control_shift", _length(shift.x, shift.y, state.thresholds["nuisance.floor_offset_pix"]), 0.0, text
-    )
+    where = f"({shift.x.value:+.3f}, {shift.y.value:+.3f}) px from its stamp"
+    if shift.own:
+        where = f"{shift.own.value:.3f} px from its stamp (median), elsewhere in each pair"
+    share = f"{100 * shift.explained:.0f} % of the sky difference"
+    text = f"the control lies {where}; {shift.operator} removes {share}"
+    if _went_with_its_stamp(result):
+        text += "; the arc went with its stamp"
+    unknown = _OF_UNKNOWN_PIX * float(np.sqrt(max(1.0 - shift.explained, 0.0)))
+    floor = max(state.thresholds["nuisance.floor_offset_pix"], unknown)
+    length = shift.own.widened(floor) if shift.own else _length(shift.x, shift.y, floor)
+    return _cause("control_shift", length, 0.0, text)
+
+
+def _went_with_its_stamp(result: Diagnosis) -> bool:
+    """Whether the stamp was moved with its arc, so that the arc's offset is no fault of its own."""
+    shift = result.registration
+    if not result.registration_matters or shift.moved != "stamp" or shift.own or not result.hypotheses:
+        return False
+    point = result.hypotheses[0].point
+    apart = np.hypot(point["offset_x_pix"] + shift.x.value, point["offset_y_pix"] + shift.y.value)
+    return bool(apart < _NEAR)
 
 
 def _length(x: Estimate, y: Estimate, floor: float) -> Estimate:

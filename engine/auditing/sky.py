@@ -4,16 +4,14 @@ registration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.interpolate import BSpline
 
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, Finding
-from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
 from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 
 if TYPE_CHECKING:
@@ -26,16 +24,6 @@ Flags = NDArray[np.bool_]
 # Fourth difference: blind to arcs that spread beyond the model, keeps white noise; its variance is 70 sigma^2
 _FOURTH_DIFFERENCE = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32)
 _FOURTH_DIFFERENCE_NORM = float(np.sqrt(np.sum(_FOURTH_DIFFERENCE**2)))
-# Pixels at the rim that interpolation cannot fill
-RIM_PIX = 4
-_SMOOTH_PIX = 1.0
-_REGISTRATION_STEPS = 6
-_HALF_STEP_PIX = 0.05
-# How a control may have been moved: names of the operators that are tried
-SHIFT_OPERATORS = ("fourier", "linear", "cubic", "quintic")
-# What moves smooth images with the least harm
-_SMOOTH_OPERATOR = "quintic"
-_SPLINE_DEGREE = {"linear": 1, "cubic": 3, "quintic": 5}
 
 
 def high_pass(images: Images) -> tuple[Images, Images]:
@@ -81,155 +69,6 @@ def pairing_correlation(first: Images, second: Images, free: Flags) -> Floats:
             norm = np.sqrt(np.dot(x, x) * np.dot(y, y))
             result[n] = np.dot(x, y) / norm if norm > 0 else float(np.array_equal(x, y))
     return result
-
-
-@dataclass(frozen=True)
-class Registration:
-    """How far the control lies from the stamp's host, and what moving it explains.
-
-    Attributes
-    ----------
-    x, y : Estimate
-        Control minus stamp, in pixels.
-    explained : float
-        Share of the sky difference's variance that the best interpolation removes.
-    operator : str
-        Which one, in words.
-    difference : float32 (n, band, y, x)
-        Stamp - model - control after registration, zero at the rim.
-    """
-
-    x: Estimate
-    y: Estimate
-    explained: float
-    operator: str
-    difference: Images
-
-
-def register(
-    stamps: Images, controls: Images, free: Flags, bootstrap: HostBootstrap, least_shift: float
-) -> Registration:
-    """Measure the shift between arc-subtracted stamps and controls from pixels without arc.
-
-    Parameters
-    ----------
-    stamps : float32 (n, band, y, x)
-        With the model subtracted.
-    controls : float32 (n, band, y, x)
-    free : bool (n, band, y, x)
-        Pixels without arc.
-    bootstrap : HostBootstrap
-        Of these rows.
-    least_shift : float
-        From this shift on, in pixels, the way in which the control was moved is looked for.
-    """
-    weight = free.copy()
-    weight[:, :, :RIM_PIX] = weight[:, :, -RIM_PIX:] = False
-    weight[..., :RIM_PIX] = weight[..., -RIM_PIX:] = False
-    smooth = [ndimage.gaussian_filter(i, (0, 0, _SMOOTH_PIX, _SMOOTH_PIX)) for i in (stamps, controls)]
-    rows = _descend(smooth[0], smooth[1], weight, np.zeros(2), "fourier")
-    shift = np.nanmedian(rows, axis=0)
-    operator, direction = _best_operator(stamps, controls, weight, shift, least_shift)
-    difference, explained = stamps - controls, 0.0
-    if operator:
-        one, other = (stamps, controls) if direction > 0 else (controls, stamps)
-        rows = direction * _descend(one, other, weight, direction * shift, operator)
-        shift = np.nanmedian(rows, axis=0)
-        before = _robust_power(difference, weight)
-        difference = direction * (move(one, direction * shift, operator) - other)
-        explained = 1.0 - _robust_power(difference, weight) / before
-    inner = inner_pixels(difference.shape[2:])
-    if operator and direction > 0:
-        # the arc went with its stamp to where the control is: what is left of it goes back
-        difference = move(np.where(inner, difference, np.float32(0.0)), -shift, _SMOOTH_OPERATOR)
-    y, x = (bootstrap.median(rows[:, axis]) for axis in (0, 1))
-    words = f"{operator} interpolation of the {'control' if direction > 0 else 'stamp'}"
-    return Registration(x, y, explained, words, np.where(inner, difference, np.float32(0.0)))
-
-
-def inner_pixels(shape: tuple[int, ...]) -> Flags:
-    """Pixels of a stamp that interpolation can fill: bool (y, x)."""
-    inner = np.zeros(shape, dtype=bool)
-    inner[RIM_PIX:-RIM_PIX, RIM_PIX:-RIM_PIX] = True
-    return inner
-
-
-def _descend(moving: Images, fixed: Images, weight: Flags, start: Floats, operator: str) -> Floats:
-    """Shift (y, x) of each row that takes ``moving`` to ``fixed``, about a shared one: (n, 2)."""
-    shift, rows = start, np.tile(start, (len(moving), 1))
-    for _ in range(_REGISTRATION_STEPS):
-        moved = move(moving, shift, operator)
-        slopes = []
-        for axis in np.eye(2) * _HALF_STEP_PIX:
-            ahead, behind = (move(moving, shift + sign * axis, operator) for sign in (1.0, -1.0))
-            slopes.append((ahead - behind) / np.float32(2.0 * _HALF_STEP_PIX))
-        steps = _row_steps(slopes, fixed - moved, weight)
-        rows = shift + steps
-        step = np.nanmedian(steps, axis=0)
-        shift = shift + step
-        if np.abs(step).max() < 1e-4:
-            break
-    return rows
-
-
-def _row_steps(slopes: list[Images], difference: Images, weight: Flags) -> Floats:
-    """Least-squares step (y, x) of each row, NaN where its pixels do not tell: (n, 2)."""
-    masked = [slope * weight for slope in slopes]
-    normal = np.array([[_dot(a, b) for a in masked] for b in masked])
-    target = np.array([_dot(slope, difference) for slope in masked])
-    steps = np.full((len(difference), 2), np.nan)
-    for n in range(len(difference)):
-        matrix = normal[:, :, n]
-        if np.linalg.det(matrix) > 1e-12 * np.trace(matrix) ** 2:
-            steps[n] = np.clip(np.linalg.solve(matrix, target[:, n]), -1.0, 1.0)
-    return steps
-
-
-def _dot(one: Images, other: Images) -> Floats:
-    return np.asarray(np.einsum("nbyx,nbyx->n", one, other, dtype=np.float64))
-
-
-def move(images: Images, shift: Floats, operator: str) -> Images:
-    """Move (n, band, y, x) images by ``shift`` = (y, x) pixels, on a periodic frame.
-
-    "linear", "cubic" and "quintic" are interpolation by B-splines through the pixels, "fourier" keeps every
-    frequency.
-    """
-    ny, nx = images.shape[2:]
-    along_y = _transfer(np.fft.fftfreq(ny), float(shift[0]), operator)[:, None]
-    along_x = _transfer(np.fft.rfftfreq(nx), float(shift[1]), operator)
-    moved = np.fft.irfft2(np.fft.rfft2(images) * along_y * along_x, s=(ny, nx))
-    return np.asarray(moved, dtype=np.float32)
-
-
-def _transfer(frequency: NDArray[np.floating[Any]], shift: float, operator: str) -> NDArray[np.complex128]:
-    """Frequency response of moving a line of pixels by ``shift``."""
-    if operator == "fourier":
-        return np.asarray(np.exp(-2j * np.pi * frequency * shift))
-    degree = _SPLINE_DEGREE[operator]
-    basis = BSpline.basis_element(np.arange(degree + 2) - (degree + 1) / 2.0, extrapolate=False)
-    taps = np.arange(np.floor(shift) - degree, np.ceil(shift) + degree + 1)
-    waves = np.exp(-2j * np.pi * np.outer(frequency, taps))
-    moved, still = (waves @ np.nan_to_num(basis(taps - s)) for s in (shift, 0.0))
-    return np.asarray(moved / still)
-
-
-def _best_operator(
-    stamps: Images, controls: Images, weight: Flags, shift: Floats, least_shift: float
-) -> tuple[str, int]:
-    """Return the interpolation that explains the sky best, and what it moved: +1 control, -1 stamp."""
-    if np.hypot(*shift) < least_shift:
-        return "", 1
-    powers = {}
-    for operator in SHIFT_OPERATORS:
-        powers[operator, 1] = _robust_power(move(stamps, shift, operator) - controls, weight)
-        powers[operator, -1] = _robust_power(stamps - move(controls, -shift, operator), weight)
-    return min(powers, key=lambda key: powers[key])
-
-
-def _robust_power(difference: Images, weight: Flags) -> float:
-    values = difference[weight]
-    return float((1.4826 * np.median(np.abs(values))) ** 2) if values.size else 0.0
 
 
 def check_pairing(state: AuditState) -> Finding:
@@ -329,6 +168,13 @@ def check_registration(state: AuditState) -> Finding:
     """R5: control and stamp show their host at the same place."""
     registration = state.diagnosis.registration
     limit = state.thresholds["nuisance.control_shift_pix"]
+    if registration.own:
+        low, high = registration.own.ci95
+        text = (
+            f"controls lie elsewhere in each pair, {registration.own.value:.4f} px from their stamps (median)"
+        )
+        status = FAIL if low > limit else PASS if high <= limit else INCONCLUSIVE
+        return Finding(status, text, registration.own.value, (low, high), limit)
     x, y = registration.x, registration.y
     low = max(min(abs(v) for v in e.ci95) if e.ci95[0] * e.ci95[1] > 0 else 0.0 for e in (x, y))
     high = max(max(abs(v) for v in e.ci95) for e in (x, y))

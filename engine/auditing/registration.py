@@ -1,0 +1,224 @@
+"""How far a control lies from its stamp's host, which interpolation moved it, and what that explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.interpolate import BSpline
+
+from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+# Pixels at the rim that interpolation cannot fill
+RIM_PIX = 4
+_SMOOTH_PIX = 1.0
+_REGISTRATION_STEPS = 6
+_HALF_STEP_PIX = 0.05
+# How a control may have been moved: names of the operators that are tried
+SHIFT_OPERATORS = ("fourier", "linear", "quadratic", "cubic", "quartic", "quintic")
+_SPLINE_DEGREE = {"linear": 1, "quadratic": 2, "cubic": 3, "quartic": 4, "quintic": 5}
+# What moves smooth images with the least harm
+_SMOOTH_OPERATOR = "quintic"
+# Rows have shifts of their own where those leave less than this share of what a common one leaves
+_OWN_GAIN = 0.2
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How far the control lies from the stamp's host, and what moving it explains.
+
+    Attributes
+    ----------
+    x, y : Estimate
+        Control minus stamp, in pixels.
+    own : Estimate or None
+        Median length, where every row has a shift of its own.
+    explained : float
+        Share of the sky difference's variance that the best interpolation removes.
+    operator : str
+        Which one, in words.
+    moved : {"control", "stamp"}
+        What was interpolated.
+    difference : float32 (n, band, y, x)
+        Stamp - model - control after registration, zero at the rim.
+    """
+
+    x: Estimate
+    y: Estimate
+    own: Estimate | None
+    explained: float
+    operator: str
+    moved: str
+    difference: Images
+
+    @property
+    def length_pix(self) -> float:
+        """Length of the shift."""
+        return self.own.value if self.own else float(np.hypot(self.x.value, self.y.value))
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """Shifts (y, x) of each row, the interpolation that suits them, and what it leaves."""
+
+    rows: Floats
+    operator: str
+    direction: int
+    difference: Images
+    power: float
+    explained: float
+
+
+def register(
+    stamps: Images, controls: Images, free: Flags, bootstrap: HostBootstrap, least_shift: float
+) -> Registration:
+    """Measure the shift between arc-subtracted stamps and controls from pixels without arc.
+
+    Parameters
+    ----------
+    stamps : float32 (n, band, y, x)
+        With the model subtracted.
+    controls : float32 (n, band, y, x)
+    free : bool (n, band, y, x)
+        Pixels without arc.
+    bootstrap : HostBootstrap
+        Of these rows.
+    least_shift : float
+        From this shift on, in pixels, the way in which the control was moved is looked for.
+    """
+    inner = inner_pixels(stamps.shape[2:])
+    weight = free & inner
+    smooth = [ndimage.gaussian_filter(i, (0, 0, _SMOOTH_PIX, _SMOOTH_PIX)) for i in (stamps, controls)]
+    rows = _descend(smooth[0], smooth[1], weight, np.zeros(2), "fourier")
+    shift = np.nanmedian(rows, axis=0)
+    found, own = _align(stamps, controls, weight, shift, least_shift), None
+    if np.nanmedian(np.hypot(*(rows - shift).T)) > least_shift:
+        start = np.where(np.isfinite(rows), rows, shift)
+        start = _descend(smooth[0], smooth[1], weight, start, "fourier")
+        each = _align(stamps, controls, weight, start, least_shift)
+        if each.power < _OWN_GAIN * found.power:
+            found, own = each, bootstrap.median(np.hypot(*each.rows.T))
+    y, x = (bootstrap.median(found.rows[:, axis]) for axis in (0, 1))
+    moved = "control" if found.direction > 0 else "stamp"
+    words = f"{found.operator} interpolation of the {moved}"
+    difference = np.where(inner, found.difference, np.float32(0.0))
+    return Registration(x, y, own, found.explained, words, moved, difference)
+
+
+def inner_pixels(shape: tuple[int, ...]) -> Flags:
+    """Pixels of a stamp that interpolation can fill: bool (y, x)."""
+    inner = np.zeros(shape, dtype=bool)
+    inner[RIM_PIX:-RIM_PIX, RIM_PIX:-RIM_PIX] = True
+    return inner
+
+
+def _align(stamps: Images, controls: Images, weight: Flags, shift: Floats, least_shift: float) -> _Alignment:
+    """Find the interpolation that explains the sky, from a shift (2,) or those of each row (n, 2)."""
+    difference = stamps - controls
+    before = _robust_power(difference, weight)
+    if np.median(np.hypot(*np.atleast_2d(shift).T)) < least_shift:
+        return _Alignment(np.broadcast_to(shift, (len(stamps), 2)), "", 1, difference, before, 0.0)
+    operator, direction = _best_operator(stamps, controls, weight, shift)
+    one, other = (stamps, controls) if direction > 0 else (controls, stamps)
+    rows = direction * _descend(one, other, weight, direction * shift, operator)
+    shift = rows if shift.ndim == 2 else np.nanmedian(rows, axis=0)
+    difference = direction * (move(one, direction * shift, operator) - other)
+    power = _robust_power(difference, weight)
+    if direction > 0:
+        # the arc went with its stamp to where the control is: what is left of it goes back
+        inner = inner_pixels(stamps.shape[2:])
+        difference = move(np.where(inner, difference, np.float32(0.0)), -shift, _SMOOTH_OPERATOR)
+    return _Alignment(rows, operator, direction, difference, power, 1.0 - power / before)
+
+
+def _descend(moving: Images, fixed: Images, weight: Flags, start: Floats, operator: str) -> Floats:
+    """Shift (y, x) of each row that takes ``moving`` to ``fixed``: (n, 2).
+
+    From one ``start`` (2,) the rows move together, and each row's departure is its last step; from starts of
+    their own (n, 2) each row moves on its own, and those whose pixels do not tell stay.
+    """
+    shift, rows = start, np.broadcast_to(start, (len(moving), 2))
+    for _ in range(_REGISTRATION_STEPS):
+        moved = move(moving, shift, operator)
+        slopes = []
+        for axis in np.eye(2) * _HALF_STEP_PIX:
+            ahead, behind = (move(moving, shift + sign * axis, operator) for sign in (1.0, -1.0))
+            slopes.append((ahead - behind) / np.float32(2.0 * _HALF_STEP_PIX))
+        steps = _row_steps(slopes, fixed - moved, weight)
+        step = np.nan_to_num(steps) if shift.ndim == 2 else np.nanmedian(steps, axis=0)
+        rows = shift + (step if shift.ndim == 2 else steps)
+        shift = shift + step
+        if np.abs(step).max() < 1e-4:
+            break
+    return np.asarray(rows)
+
+
+def _row_steps(slopes: list[Images], difference: Images, weight: Flags) -> Floats:
+    """Least-squares step (y, x) of each row, NaN where its pixels do not tell: (n, 2)."""
+    masked = [slope * weight for slope in slopes]
+    normal = np.array([[_dot(a, b) for a in masked] for b in masked])
+    target = np.array([_dot(slope, difference) for slope in masked])
+    steps = np.full((len(difference), 2), np.nan)
+    for n in range(len(difference)):
+        matrix = normal[:, :, n]
+        if np.linalg.det(matrix) > 1e-12 * np.trace(matrix) ** 2:
+            steps[n] = np.clip(np.linalg.solve(matrix, target[:, n]), -1.0, 1.0)
+    return steps
+
+
+def _dot(one: Images, other: Images) -> Floats:
+    return np.asarray(np.einsum("nbyx,nbyx->n", one, other, dtype=np.float64))
+
+
+def move(images: Images, shift: Floats, operator: str) -> Images:
+    """Move (n, band, y, x) images by ``shift`` = (y, x) pixels, or by (n, 2) of them, on a periodic frame.
+
+    "linear" to "quintic" are interpolation by B-splines through the pixels, "fourier" keeps every frequency.
+    """
+    ny, nx = images.shape[2:]
+    shifts = np.atleast_2d(shift)
+    along_y = _transfer(np.asarray(np.fft.fftfreq(ny), dtype=np.float64), shifts[:, 0], operator)[
+        :, None, :, None
+    ]
+    along_x = _transfer(np.asarray(np.fft.rfftfreq(nx), dtype=np.float64), shifts[:, 1], operator)[
+        :, None, None, :
+    ]
+    moved = np.fft.irfft2(np.fft.rfft2(images) * along_y * along_x, s=(ny, nx))
+    return np.asarray(moved, dtype=np.float32)
+
+
+def _transfer(frequency: Floats, shifts: Floats, operator: str) -> NDArray[np.complex128]:
+    """Frequency response of moving a line of pixels by each of k shifts: (k, frequency)."""
+    if operator == "fourier":
+        response = np.exp(-2j * np.pi * np.outer(shifts, frequency))
+        # a wave of two pixels has no phase: what a real image keeps of it
+        alternating = np.abs(frequency) == 0.5
+        response[:, alternating] = response[:, alternating].real
+        return np.asarray(response)
+    degree = _SPLINE_DEGREE[operator]
+    basis = BSpline.basis_element(np.arange(degree + 2) - (degree + 1) / 2.0, extrapolate=False)
+    reach = degree + 1 + int(np.ceil(np.abs(shifts).max()))
+    taps = np.arange(-reach, reach + 1)
+    waves = np.exp(-2j * np.pi * np.outer(taps, frequency))
+    still = np.nan_to_num(basis(taps.astype(np.float64))) @ waves
+    return np.asarray(np.nan_to_num(basis(taps - shifts[:, None])) @ waves / still)
+
+
+def _best_operator(stamps: Images, controls: Images, weight: Flags, shift: Floats) -> tuple[str, int]:
+    """Return the interpolation that explains the sky best, and what it moved: +1 control, -1 stamp."""
+    powers = {}
+    for operator in SHIFT_OPERATORS:
+        powers[operator, 1] = _robust_power(move(stamps, shift, operator) - controls, weight)
+        powers[operator, -1] = _robust_power(stamps - move(controls, -shift, operator), weight)
+    return min(powers, key=lambda key: powers[key])
+
+
+def _robust_power(difference: Images, weight: Flags) -> float:
+    values = difference[weight]
+    return float((1.4826 * np.median(np.abs(values))) ** 2) if values.size else 0.0
