@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.source_bank import Template, half_light_radius_pix
+from arcforge.engine.source_bank import Template, growth, half_light_radius_pix
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +24,9 @@ MOST_PEDESTAL = 0.5
 MOST_EDGE = 0.05  # mean brightness of the outermost pixels over the peak
 LEAST_SNR = 10.0
 MOST_HOLE = 0.2
+# Light out to some radius may exceed the whole by this share: what lies farther out is darker than the sky,
+# and a lens that magnifies it more than the middle makes arcs of negative flux.
+MOST_DARK = 0.25
 LEAST_REFF_PIX = 0.8
 _RING = 2  # pixels of the border that are looked at
 _CLIPPED_SHARE = 0.25  # of border pixels at exactly one value: noise cut off at zero
@@ -42,6 +45,7 @@ class TemplateReport:
     snr: float  #: of the light within two half-light radii
     clipped: bool  #: the border's noise has no negative half
     hole: float  #: darkest spot below the border's level, over the peak
+    dark: float  #: light that the darkness around it takes off again, over the whole
     duplicate_of: str  #: "" where there is none
     fault: str  #: why it is refused, "" where it is not
 
@@ -106,7 +110,7 @@ def _measure(template: Template, seen: dict[bytes, str], clipped: bool) -> Templ
     pixels = template.pixels.astype(np.float64)
     name = template.source_id
     if not np.isfinite(pixels).all():
-        return TemplateReport(name, *(math.nan,) * 4, False, math.nan, "", "NaN (repair it)")
+        return TemplateReport(name, *(math.nan,) * 4, False, *(math.nan,) * 2, "", "NaN (repair it)")
     border = pixels[_border(pixels.shape)]
     total = pixels.sum()
     level, noise = float(np.median(border)), _noise(template, border)
@@ -120,7 +124,8 @@ def _measure(template: Template, seen: dict[bytes, str], clipped: bool) -> Templ
     twin = seen.setdefault(_fingerprint(pixels), name)
     twin = "" if twin == name else twin
     reff_arcsec = reff * template.pixscale_arcsec
-    found = TemplateReport(name, reff_arcsec, share, edge, snr, clipped, hole, twin, "")
+    dark = _darkness(pixels) if total > 0 else math.inf
+    found = TemplateReport(name, reff_arcsec, share, edge, snr, clipped, hole, dark, twin, "")
     return replace(found, fault=_fault(found, reff))
 
 
@@ -138,9 +143,37 @@ def _fault(found: TemplateReport, reff: float) -> str:
         return f"too faint (signal to noise {found.snr:.1f}, allowed: from {LEAST_SNR:g} on)"
     if found.hole > MOST_HOLE:
         return f"hole (a spot {found.hole:.0%} of the peak below its border: a neighbour taken off badly)"
+    if found.dark > MOST_DARK:
+        return _too_dark(found.dark)
     if not reff >= LEAST_REFF_PIX:
         return f"unresolved (half-light radius {reff:.2f} pixels: a hot pixel or a star)"
     return f"duplicate (the same pixels as source {twin})" if twin else ""
+
+
+def _too_dark(dark: float) -> str:
+    return (
+        f"dark surroundings (they take off {dark:.0%} of its light, allowed: {MOST_DARK:.0%}: its sky was "
+        "subtracted too high)"
+    )
+
+
+def _darkness(pixels: Floats) -> float:
+    """How far the light within some radius of the middle exceeds the whole, over the whole."""
+    within = growth(pixels)
+    return float(within.max() / within[-1] - 1.0) if within[-1] > 0.0 else math.inf
+
+
+def judge_prepared(template: Template, report: BankReport) -> bool:
+    """Return whether a template may be used as it was made ready; if not, say so in the bank's report.
+
+    Dividing the PSF out and cutting the sky away change what surrounds a galaxy.
+    """
+    dark = _darkness(template.pixels.astype(np.float64))
+    if dark <= MOST_DARK:
+        return True
+    at = next(k for k, each in enumerate(report.templates) if each.source_id == template.source_id)
+    report.templates[at] = replace(report.templates[at], dark=dark, fault=_too_dark(dark))
+    return False
 
 
 def _hole(pixels: Floats) -> float:

@@ -166,14 +166,18 @@ def spline_coefficients(pixels: NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(coefficients / coefficients.sum(), dtype=np.float32)
 
 
-def half_light_radius_pix(pixels: Floats) -> float:
-    """Radius that holds half of the light, about the centroid of the light above a tenth of the peak."""
+def growth(pixels: Floats) -> Floats:
+    """Light within ever more pixels, from the centroid of the light above a tenth of the peak on."""
     y, x = np.indices(pixels.shape, dtype=np.float64)
     bright = np.where(pixels > 0.1 * pixels.max(), pixels, 0.0)
     x0, y0 = (bright * x).sum() / bright.sum(), (bright * y).sum() / bright.sum()
-    radius = np.hypot(x - x0, y - y0).ravel()
-    order = np.argsort(radius, kind="stable")
-    within = np.cumsum(pixels.ravel()[order])
+    order = np.argsort(np.hypot(x - x0, y - y0).ravel(), kind="stable")
+    return np.asarray(np.cumsum(pixels.ravel()[order]))
+
+
+def half_light_radius_pix(pixels: Floats) -> float:
+    """Radius that holds half of the light, about the centroid of the light above a tenth of the peak."""
+    within = growth(pixels)
     half = int(np.argmax(within >= 0.5 * within[-1]))
     # the circle that has the area of the pixels counted: smooth where the radius itself has steps
     return math.sqrt((half + 0.5) / math.pi)

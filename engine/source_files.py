@@ -16,7 +16,7 @@ from arcforge.engine.blobs import read_arrays
 from arcforge.engine.errors import SourceError
 from arcforge.engine.fits_images import FitsImage, check_fits, fits_images, wcs_pixscale_arcsec
 from arcforge.engine.host_files import inflated
-from arcforge.engine.source_audit import BankReport, audit_bank, trimmed
+from arcforge.engine.source_audit import BankReport, audit_bank, judge_prepared, trimmed
 from arcforge.engine.source_bank import SourceBank, Template, sharpen
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
@@ -54,11 +54,13 @@ def open_bank(path: str | os.PathLike[str], *, deconvolve: bool = True, clean: b
     """
     templates = list(read_templates(Path(path)))
     kept, report = audit_bank(templates, clean=clean)
-    if len(kept) <= _LEAST_KEPT * len(templates):
-        raise SourceError(f"bank {path}: {report.summary()}; mend it or give another")
     if deconvolve:
         kept = [_without_psf(template) for template in kept]
-    bank = SourceBank([trimmed(template) for template in kept] if clean else kept)
+    ready = [trimmed(template) for template in kept] if clean else kept
+    kept = [template for template in ready if judge_prepared(template, report)]
+    if len(kept) <= _LEAST_KEPT * len(templates):
+        raise SourceError(f"bank {path}: {report.summary()}; mend it or give another")
+    bank = SourceBank(kept)
     bank.report = report
     return bank
 

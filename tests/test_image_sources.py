@@ -16,7 +16,7 @@ from arcforge.engine.config import parse_config
 from arcforge.engine.errors import RenderError, SourceError
 from arcforge.engine.inject import inject
 from arcforge.engine.render import render_unlensed
-from arcforge.engine.source_audit import audit_bank, cleaned
+from arcforge.engine.source_audit import MOST_DARK, audit_bank, cleaned
 from arcforge.engine.source_bank import FINER, SourceBank, Template, sharpen
 from arcforge.engine.source_files import audit_bank_file, open_bank, read_templates
 from arcforge.engine.verify import verify
@@ -218,6 +218,8 @@ def test_a_bank_is_judged_template_by_template() -> None:
     rng = np.random.default_rng(0)
     hole = noisy(rng)
     hole[5:12, 30:36] -= 0.5
+    y, x = np.indices((45, 45)) - 22
+    ring = np.hypot(x, y)
     images = {
         "good": noisy(rng),
         "pedestal": noisy(rng, 0.2),
@@ -227,6 +229,7 @@ def test_a_bank_is_judged_template_by_template() -> None:
         "clipped": np.maximum(noisy(rng), 0.0),
         "hole": hole,
     }
+    images["dark"] = noisy(rng) - 0.07 * ((ring > 10.0) & (ring < 20.0))
     images["copy"] = np.rot90(images["good"]) * 3.0
     templates = [Template(name, image.astype(np.float32), 0.03) for name, image in images.items()]
     kept, report = audit_bank(templates)
@@ -234,7 +237,8 @@ def test_a_bank_is_judged_template_by_template() -> None:
     assert [template.source_id for template in kept] == ["good"]
     for name, words in {
         "pedestal": "pedestal (a constant", "edge": "e", "faint": "too faint", "star": "unresolved",
-        "clipped": "clipped at zero", "hole": "hole", "copy": "duplicate (the same pixels as source good",
+        "clipped": "clipped at zero", "hole": "hole", "dark": "dark surroundings",
+        "copy": "duplicate (the same pixels as source good",
     }.items():  # fmt: skip
         assert faults[name].startswith(words) or words in faults[name], faults[name]
         assert faults[name]
@@ -256,6 +260,22 @@ def test_a_bank_with_clipped_noise_is_refused_with_the_reason(tmp_path: Path, su
     assert "\n" not in str(caught.value)
     report = audit_bank_file(survey_data / "sources" / "cosmos_btk100", clean=True)
     assert len(report.refused) <= 25
+
+
+def test_templates_that_are_dark_around_are_left_out(survey_data: Path) -> None:
+    """One is so in the telescope's image, and was negative where lensed; one is with the PSF divided out."""
+    bank_path = survey_data / "sources" / "cosmos_btk100"
+    bank = open_bank(bank_path, clean=True)
+    dark = {each.source_id: each.dark for each in bank.report.refused if each.fault.startswith("dark")}
+    assert dark.keys() == {"122782", "122810"}
+    assert dark["122782"] == pytest.approx(0.447, abs=0.01)
+    as_given = {each.source_id: each.dark for each in audit_bank_file(bank_path, clean=True).templates}
+    assert as_given["122810"] < MOST_DARK < dark["122810"]
+    assert not dark.keys() & set(bank.ids)
+    n = len(bank)
+    catalog = rows(n, source_id=np.array(bank.ids), theta_e_arcsec=np.full(n, 2.0))
+    light = render_batch(catalog, bands="r", sources=bank).sum(axis=(1, 2, 3))
+    assert light.min() > 0.0
 
 
 @pytest.mark.parametrize("kind", ["npz", "cube", "folder", "mapping"])
