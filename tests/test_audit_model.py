@@ -179,6 +179,19 @@ def test_whole_pixels_are_moved_by_every_operator():
         np.testing.assert_allclose(found, np.roll(image, (3, -2), (2, 3)), atol=1e-5)
 
 
+def test_noise_of_the_stamp_does_not_lengthen_a_shift():
+    rng = np.random.default_rng(3)
+    y, x = np.indices((48, 48)) - 23.5
+    galaxy = 30 * np.exp(-0.5 * np.hypot(x, y) / 3)
+    hosts = galaxy + ndimage.gaussian_filter(rng.normal(size=(40, 2, 48, 48)), (0, 0, 0.5, 0.5)) / 0.4
+    controls = ndimage.shift(hosts, (0, 0, 0.15, 0.2), order=3, mode="mirror").astype(np.float32)
+    stamps = (hosts + rng.normal(0, 0.5, hosts.shape)).astype(np.float32)
+    bootstrap = HostBootstrap(np.arange(40), 50, rng)
+    found = register(stamps, controls, np.ones(hosts.shape, dtype=bool), bootstrap, 0.02)
+    assert found.own is None
+    assert found.length_pix == pytest.approx(0.25, abs=0.01)
+
+
 def test_shifts_of_each_row_are_found_and_moved_back():
     rng = np.random.default_rng(3)
     sky = ndimage.gaussian_filter(rng.normal(size=(10, 2, 48, 48)), (0, 0, 0.6, 0.6)).astype(np.float32)

@@ -41,8 +41,8 @@ _NEAR = 0.02
 # A shift that leaves less than this share of the misfit is the fault, even if its interpolation is not known
 _SHIFT_LEAVES = 0.1
 # A shift by an unknown interpolation is off by so many pixels times the root of the share of the sky that it
-# leaves: order 2 taken for order 3 leaves 0.7 % and is off by 0.02 px
-_OF_UNKNOWN_PIX = 0.25
+# leaves, a tenth of itself at most: order 2 taken for order 3 leaves 0.7 % and is off by 0.02 px
+_OF_UNKNOWN_PIX, _OF_UNKNOWN = 0.25, 0.1
 # Share of the residual's power that neighbouring pixels of white noise may have in common
 _WHITE = 0.1
 # Rows on which coarse sampling is looked for, and the share of the misfit that it may leave
@@ -188,7 +188,7 @@ def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
     if _went_with_its_stamp(result):
         text += "; the arc went with its stamp"
     unknown = _OF_UNKNOWN_PIX * float(np.sqrt(max(1.0 - shift.explained, 0.0)))
-    floor = max(state.thresholds["nuisance.floor_offset_pix"], unknown)
+    floor = max(state.thresholds["nuisance.floor_offset_pix"], min(unknown, _OF_UNKNOWN * shift.length_pix))
     length = shift.own.widened(floor) if shift.own else _length(shift.x, shift.y, floor)
     return _cause("control_shift", length, 0.0, text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ _SPLINE_DEGREE = {"linear": 1, "quadratic": 2, "cubic": 3, "quartic": 4, "quinti
 _SMOOTH_OPERATOR = "quintic"
 # Rows have shifts of their own where those leave less than this share of what a common one leaves
 _OWN_GAIN = 0.2
+# Less of the sky explained means noise that only one of the two has
+_QUIET = 0.95
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ def register(
         each = _align(stamps, controls, weight, start, least_shift)
         if each.power < _OWN_GAIN * found.power:
             found, own = each, bootstrap.median(np.hypot(*each.rows.T))
+            rows = start
+    if found.operator and found.explained < _QUIET:
+        # interpolation damps noise, so that noisy pixels ask for shifts that damp it: smooth ones do not
+        found = replace(found, rows=rows)
+        own = bootstrap.median(np.hypot(*rows.T)) if own else None
     y, x = (bootstrap.median(found.rows[:, axis]) for axis in (0, 1))
     moved = "control" if found.direction > 0 else "stamp"
     words = f"{found.operator} interpolation of the {moved}"
