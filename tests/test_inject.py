@@ -351,6 +351,7 @@ def test_an_estimate_writes_nothing_and_is_near(injected, tmp_path, small_config
     assert half.n_rows == 256
 
 
+@pytest.mark.compiled
 def test_a_run_killed_at_random_resumes_to_the_same_bytes(injected, tmp_path, small_config, tree_hashes):
     """Processes of their own, killed with SIGKILL at moments spread over the run."""
     out = tmp_path / "S.zarr"
