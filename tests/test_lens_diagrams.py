@@ -57,7 +57,9 @@ def store(tmp_path_factory, small_config):
     return inject(path, config=small_config, n=24, seed=3)
 
 
-@pytest.mark.parametrize("kind", ["triplets", "gallery", "lenses", "profiles"])
+@pytest.mark.parametrize(
+    "kind", ["triplets", "gallery", pytest.param("lenses", marks=pytest.mark.compiled), "profiles"]
+)
 def test_every_kind_of_picture_is_written(store, tmp_path, kind):
     out = tmp_path / "p.png"
     args = ["show", str(store.path), "--kind", kind, "--rows", "0:5", "--out", str(out)]
