@@ -98,6 +98,21 @@ def test_an_unpaired_set_runs_the_gate_and_says_what_is_lost(unpaired):
     assert "control of each stamp" in report["because"]
 
 
+def test_an_unpaired_set_in_the_order_of_its_labels_is_told(unpaired, tmp_path):
+    columns, d3 = {"stamp_npz": "image", "label": "is_lens"}, [c for c in CHECKS if c.id == "D3"]
+    (check,) = (
+        c for c in run_audit(unpaired, columns=columns, checks=d3).report["checks"] if c["id"] == "D3"
+    )
+    assert check["status"] == "WARN"
+    assert "position in the file (AUC 1.00)" in check["message"]
+    table = pq.read_table(unpaired)
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), tmp_path / "u.parquet")
+    report = run_audit(tmp_path / "u.parquet", columns=columns, checks=d3).report
+    (check,) = (c for c in report["checks"] if c["id"] == "D3")
+    assert check["status"] != "WARN"
+    assert "tell no more than chance" in check["message"]
+
+
 def test_an_unpaired_set_has_a_page_too(unpaired, tmp_path):
     columns = {"stamp_npz": "image", "label": "is_lens"}
     write_page(run_audit(unpaired, columns=columns, checks=QUICK), tmp_path / "u.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from arcforge.engine.auditing.checks import INCONCLUSIVE, PASS, WARN, Finding
 from arcforge.engine.auditing.gate import GateResult, cell_features, core_features, run_gate
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
 from arcforge.engine.auditing.trees import run_tree_gate
+from arcforge.engine.auditing.unpaired import UnpairedPairs
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.state import AuditState
@@ -51,7 +53,28 @@ def artefact_features(images: Images, faint: Floats | float = 0.0) -> Floats:
 
 
 def check_artefacts(state: AuditState) -> Finding:
-    """D3: zeros, repeated values and rounding do not tell stamp from control."""
+    """D3: zeros, repeated values and rounding do not tell stamp from control; nor, where these are rows of
+    their own, do the order of the rows and their columns.
+    """
+    finding = _check_pixel_artefacts(state)
+    source = state.pairs.source
+    if not isinstance(source, UnpairedPairs):
+        return finding
+    limit = state.thresholds["gate.max_artefact_auc"]
+    told = source.telling()
+    state.evidence["D3"] = {t.what: {"auc": t.auc, "ci95": [t.low, t.high]} for t in told}
+    sure = [t for t in told if t.low > limit]
+    if not sure:
+        text = (
+            f"{finding.message}; the order of the rows and {len(told) - 2} columns tell no more than chance"
+        )
+        return replace(finding, message=text)
+    named = ", ".join(f"{t.what} (AUC {t.auc:.2f})" for t in sure[:4])
+    text = f"{finding.message}; labels can be told from {named}: draw both classes alike, shuffle the rows"
+    return replace(finding, status=WARN, message=text)
+
+
+def _check_pixel_artefacts(state: AuditState) -> Finding:
     faint = np.median(state.sky_sigma, axis=0)
     stamps, controls = (artefact_features(i, faint) for i in (state.pairs.stamps, state.pairs.controls))
     limit = state.thresholds["gate.max_artefact_auc"]

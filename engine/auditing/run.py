@@ -102,7 +102,7 @@ CHECKS: tuple[Check, ...] = (
     Check("E2", "Visibility of arcs outside a core mask", False, masks.check_visibility),
     Check("E3", "Realism of the sources", False, light.check_realism),
     Check("E4", "Centre of lens and host", False, placement.check_centre),
-    Check("D3", "What is not pixels: zeros, repeats, rounding", False, gates.check_artefacts),
+    Check("D3", "What is not pixels: zeros, repeats, rounding, order, columns", False, gates.check_artefacts),
     Check("G2", "Gates on other features, and ungrouped folds", False, gates.check_family),
     Check("G4", "Core gate by theta_E, PSF and flux", False, gates.check_strata),
     Check("G5", "Arcs against the set's own negatives", False, own_negatives.check_own_negatives),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.groups import join_groups
+from arcforge.engine.auditing.metadata import Telling, find_telling
 from arcforge.engine.auditing.sources import LABEL_COLUMN, PixelBatch
 from arcforge.engine.auditing.splits import group_objects, read_split_columns
 from arcforge.engine.errors import AuditInputError
@@ -41,6 +42,7 @@ class UnpairedPairs:
         self.pixscale_arcsec = images.pixscale_arcsec
         self.pixel_response = images.pixel_response
         positive = _is_positive(self.path, images.table)
+        self._positive = positive
         one, other = np.flatnonzero(positive), np.flatnonzero(~positive)
         n = min(len(one), len(other))
         if n == 0:
@@ -68,6 +70,10 @@ class UnpairedPairs:
                 problems=[p for side in sides for p in side.problems],
                 dtypes={(a, b) for a in sides[0].dtypes for b in sides[1].dtypes},
             )
+
+    def telling(self) -> list[Telling]:
+        """What tells the labels apart without the pixels, most first."""
+        return find_telling(self._images.table, self._positive)
 
     def noise(self, rows: Integers) -> None:
         """Return None: no noise is recorded."""
