@@ -53,7 +53,7 @@ class _Walker:
         self.counts = dict.fromkeys((*FLOP, "other", "integer"), 0)
 
     def function(self, function: Any, constants: dict[str, bool], loop_only: bool = False) -> None:
-        python = getattr(function, "py_func", function)
+        python = inspect.unwrap(getattr(function, "py_func", function))
         tree = ast.parse(textwrap.dedent(inspect.getsource(python))).body[0]
         assert isinstance(tree, ast.FunctionDef)
         body = _in_loops(tree.body, constants) if loop_only else tree.body

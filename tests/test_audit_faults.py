@@ -102,6 +102,7 @@ def test_a_pedestal_is_given_in_nanomaggies(diagnosed):
     assert cause.unit == "nMgy/px"
 
 
+@pytest.mark.compiled
 def test_other_sources_than_recorded_are_provenance_and_never_a_named_fault(diagnosed):
     diagnosis = diagnosed("other sources").diagnosis
     assert [c.name for c in diagnosis.causes] == ["provenance"]
@@ -120,6 +121,7 @@ def test_displaced_stamps_are_told_by_their_noise(diagnosed, name, words):
     assert words in cause.message
 
 
+@pytest.mark.compiled
 def test_photon_noise_of_the_arc_is_noise_and_gives_its_gain(diagnosed):
     (cause,) = diagnosed("noise of the arc's photons").diagnosis.causes
     assert cause.name == "noise"
@@ -127,6 +129,7 @@ def test_photon_noise_of_the_arc_is_noise_and_gives_its_gain(diagnosed):
     assert gain == pytest.approx(300, rel=0.1)
 
 
+@pytest.mark.compiled
 def test_pixels_of_one_sample_each_are_provenance_and_told_for_what_they_are(hosts, tmp_path):
     path = make_set(FAULTS[0], hosts, N_PAIRS, 11, variant="uniform1").write(tmp_path / "set.parquet")
     pairs = draw_pairs(ParquetPairs(str(path), 1 << 26), Thresholds(), 1, None, lambda *step: None)
@@ -135,6 +138,7 @@ def test_pixels_of_one_sample_each_are_provenance_and_told_for_what_they_are(hos
     assert cause.message.startswith("1 x 1 samples a pixel")
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "name",
     [
@@ -153,6 +157,7 @@ def test_two_faults_at_once_are_both_named(diagnosed, name):
     assert width.ci95[0] <= fault.truth <= width.ci95[1]
 
 
+@pytest.mark.compiled
 def test_a_stamp_that_was_moved_with_its_arc_is_one_fault(hosts, tmp_path):
     made = make_set(FAULTS[0], hosts, N_PAIRS, 11)
     moved = [[ndimage.shift(band, (0.0, 0.3), order=3, mode="nearest") for band in s] for s in made.stamps]
@@ -165,6 +170,7 @@ def test_a_stamp_that_was_moved_with_its_arc_is_one_fault(hosts, tmp_path):
     assert "the arc went with its stamp" in cause.message
 
 
+@pytest.mark.compiled
 def test_arcs_at_the_rim_of_a_shifted_control_are_not_held_against_other_faults(hosts, tmp_path):
     # stamps of 41 px: arcs reach the rim, which a moved image cannot fill
     fault = next(f for f in TWO_FAULTS if f.name == "flux 1.05 and control 0.25 px")
@@ -175,6 +181,7 @@ def test_arcs_at_the_rim_of_a_shifted_control_are_not_held_against_other_faults(
     assert causes[1].estimate == pytest.approx(1.05, abs=1e-3)
 
 
+@pytest.mark.compiled
 def test_arcs_of_many_sky_sigmas_may_differ_by_what_two_renderers_do(hosts, tmp_path):
     made = make_set(FAULTS[0], hosts, N_PAIRS, 11)
     arcs = 1000 * (made.stamps - made.controls)

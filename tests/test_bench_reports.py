@@ -16,6 +16,8 @@ from arcforge.bench.cases import CATALOGUES
 from arcforge.cli import app as app_module
 from arcforge.engine.render import render_rows
 
+pytestmark = pytest.mark.compiled  # times kernels
+
 
 @pytest.fixture(scope="module", autouse=True)
 def few_rows():

@@ -102,6 +102,9 @@ def faults():
         }.items():
             patch.setenv(name, value)
         patch.setattr(places, "_PAUSE_S", 0.01)
+        patch.setattr(
+            places, "_stores", {}
+        )  # those of an earlier server, between whose tests others may stand
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="sky")
         yield proxy
     proxy.server.shutdown()
