@@ -112,11 +112,11 @@ def _draw_group(axes: Any, members: Sequence[Point], group: str, style: dict[str
 
 
 def _label_points(axes: Any, points: Sequence[Point]) -> None:
-    """Write each point's name beside it, on the side where no other point is in the way."""
+    """Write each point's name beside it, on the side where no other point is in the way (above it is no way)."""
     for point in points:
         others = [p for p in points if p is not point and 0.6 < p.time_us / point.time_us < 1.7]
-        left = any(1.0 <= p.error / point.error < 5.0 for p in others)
-        if left and any(0.2 < p.error / point.error < 1.0 for p in others):
+        left = any(1.05 <= p.error / point.error < 5.0 for p in others)
+        if left and any(0.2 < p.error / point.error < 0.95 for p in others):
             left = False
         axes.annotate(
             point.label, (point.error, point.time_us), (-9 if left else 9, 3), textcoords="offset points",

@@ -48,6 +48,7 @@ def test_a_damaged_store_is_told_in_json_too(written):
     assert len(found["faults"]) == 1
 
 
+@pytest.mark.compiled
 def test_imports_and_runs_tell_what_was_made(tmp_path, survey_data):
     pairs = survey_data / "pairs" / "pairs_clean.parquet"
     found = json.loads(arcforge("import", pairs, "--out", tmp_path / "s.zarr", "--json", "-").stdout)

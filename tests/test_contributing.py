@@ -21,6 +21,7 @@ def recipe(containing: str) -> str:
     return next(block for block in blocks if containing in block)
 
 
+@pytest.mark.compiled
 def test_a_kernel_variant(monkeypatch, lens_rows):
     from arcforge.engine import render_batch, variants
 
