@@ -112,7 +112,7 @@ def _draw_group(axes: Any, members: Sequence[Point], group: str, style: dict[str
 
 
 def _label_points(axes: Any, points: Sequence[Point]) -> None:
-    """Write each point's name beside it, on the side where no other point is in the way (above it is no way)."""
+    """Write each point's name beside it, on the side where no other point is in the way; above is none."""
     for point in points:
         others = [p for p in points if p is not point and 0.6 < p.time_us / point.time_us < 1.7]
         left = any(1.05 <= p.error / point.error < 5.0 for p in others)
