@@ -185,8 +185,8 @@ def layout(
     sizes = np.asarray(GRID_SIZES)
     place = np.searchsorted(sizes, needed)
     # a PSF image is transformed on its own pixels: an even number of them
-    for _ in range(sizes.size):
-        place += by_image & (sizes[np.minimum(place, sizes.size - 1)] % (2 * nodes) != 0)
+    while (odd := by_image & (sizes[np.minimum(place, sizes.size - 1)] % (2 * nodes) != 0)).any():
+        place += odd
     live = columns.lens_model != CONTROL
     if (live & has_psf & (place == sizes.size)).any():
         row = int(np.argmax(live & has_psf & (place == sizes.size)))

@@ -72,4 +72,4 @@ class Sampler:
         y_first, y_end, x_first, x_end = where.bounds[row]
         within = max(0, min(y_end, end) - max(y_first, first)) * max(0, min(x_end, end) - max(x_first, first))
         beside = (y_end - y_first) * (x_end - x_first) - within
-        return int(within * samples**2 + beside * max(1, samples // 2) ** 2)
+        return int(within * samples**2 + beside * self._batch.options.variant.samples_beside**2)

@@ -158,7 +158,8 @@ def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
     if samples:
         line = work.hold_line(samples * grid.shape[0] + LANES)
         stamp = where.first[row] + np.array([0, options.stamp_size])
-        uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid)
+        beside = options.variant.samples_beside
+        uniform_grid(kind, fields, samples, beside, origin, bounds, stamp, line, grid)
         return
     first = work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
     table, stencil = gridding_table()

@@ -16,8 +16,7 @@ class Variant:
     name : str
         What ``variant=`` takes.
     samples : int
-        Midpoint samples a pixel and axis, half as many beside the stamp; 0 where sampling is driven by the
-        error.
+        Midpoint samples a pixel and axis; 0 where sampling is driven by the error.
     tolerance : float
         Largest pixel error over the peak for an exponential source with R_e >= 0.3 arcsec under survey
         seeing, against the converged reference; tests hold each variant to it. Cuspier or smaller sources do
@@ -33,6 +32,11 @@ class Variant:
     tolerance: float
     why: str
     low_rank: bool = False
+
+    @property
+    def samples_beside(self) -> int:
+        """Midpoint samples a pixel and axis beside the stamp: half as many, at least one."""
+        return max(1, self.samples // 2)
 
 
 VARIANTS = (

@@ -8,7 +8,7 @@ import numpy as np
 
 from arcforge.kernels._jit import inline, jit
 from arcforge.kernels.lanes import LANES, weigh_8, weigh_32
-from arcforge.kernels.separable import sum_of_nodes, weigh_lines
+from arcforge.kernels.separable import lit_lines, lit_part, sum_of_nodes, weigh_lines
 
 
 @inline
@@ -62,18 +62,13 @@ def convolve_low_rank(grid, lit, first, nodes_per_pixel, ranks, radii, up, acros
     span = max((nx - 1) * nodes_per_pixel + 1, LANES)
     for band in range(bands):
         radius, taps, scale = radii[band], 2 * radii[band] + 1, np.float32(scales[band])
-        start = first - radius - LANES  # node at the line's beginning
-        end = first + span + radius
-        high = min(lit[3], end)
-        low = min(max(lit[2], start + LANES), max(high - LANES, 0))
-        count = max(high - low, LANES)
+        start, end, low, count = lit_part(lit, first, span, radius)
         begin = low - first + radius  # the lit nodes, as the taps of the first pixel count them
         for i in range(end + LANES - start):
             line[i] = np.float32(0.0)
         for j in range(ny):
             middle = first + j * nodes_per_pixel
-            above = min(max(lit[0], middle - radius), lit[1])
-            below = max(min(lit[1], middle + radius + 1), above)
+            above, below = lit_lines(lit, middle, radius)
             target = out[band, j]
             for i in range(nx):
                 target[i] = np.float32(0.0)

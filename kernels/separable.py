@@ -67,6 +67,24 @@ def sum_of_nodes(grid, lit, line):
     return total
 
 
+@inline
+def lit_part(lit, first, span, radius):
+    """Return the nodes where a line of weighted sums begins and ends, its first lit one and how many there
+    are (at least LANES): what weights of that radius reach from ``span`` nodes, ``first`` on.
+    """
+    start, end = first - radius - LANES, first + span + radius
+    high = min(lit[3], end)
+    low = min(max(lit[2], start + LANES), max(high - LANES, 0))
+    return start, end, low, max(high - low, LANES)
+
+
+@inline
+def lit_lines(lit, middle, radius):
+    """Return the first and one-past-last lit line that weights of that radius about ``middle`` reach."""
+    above = min(max(lit[0], middle - radius), lit[1])
+    return above, max(min(lit[1], middle + radius + 1), above)
+
+
 @jit
 def convolve_gaussians(
     grid, lit, first, nodes_per_pixel, sigmas_pix, radii, response, cosines, scales, half, weights, line,
@@ -102,17 +120,12 @@ def convolve_gaussians(
         for r in range(radius + 1):
             weights[radius - r] = weights[radius + r] = half[r]
         scale = np.float32(scales[band])
-        start = first - radius - LANES  # node at the line's beginning
-        end = first + span + radius
-        high = min(lit[3], end)
-        low = min(max(lit[2], start + LANES), max(high - LANES, 0))
-        count = max(high - low, LANES)
+        start, end, low, count = lit_part(lit, first, span, radius)
         for i in range(end + LANES - start):
             line[i] = np.float32(0.0)
         for j in range(ny):
             middle = first + j * nodes_per_pixel
-            above = min(max(lit[0], middle - radius), lit[1])
-            below = max(min(lit[1], middle + radius + 1), above)
+            above, below = lit_lines(lit, middle, radius)
             place = above - (middle - radius)
             weigh_lines(
                 line, low - start, count, flat, above * size + low, size, weights, place, below - above

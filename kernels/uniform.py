@@ -12,11 +12,10 @@ F = np.float32
 
 
 @jit
-def uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid):
+def uniform_grid(kind, fields, samples, beside, origin, bounds, stamp, line, grid):
     """Fill ``grid`` with the mean brightness of every pixel for a source of unit flux [1 / pix].
 
-    Beside the stamp, whose light is seen through the PSF's wings alone, pixels have half as many samples
-    along an axis (at least one). The peers evaluate nothing there.
+    Beside the stamp, light is seen through the PSF's wings alone; the peers evaluate nothing there.
 
     Parameters
     ----------
@@ -24,8 +23,8 @@ def uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid):
         Lens model, one of ``lenses.LENSES``.
     fields : float32 (n,)
         The folded row.
-    samples : int
-        Samples a pixel and axis, at the midpoints of equal sub-pixels.
+    samples, beside : int
+        Samples a pixel and axis, at the midpoints of equal sub-pixels: in the stamp, and beside it.
     origin : float
         Position of node 0 of the grid on both axes [pix from the stamp's centre].
     bounds : int64 (4,)
@@ -38,24 +37,23 @@ def uniform_grid(kind, fields, samples, origin, bounds, stamp, line, grid):
         Output; nodes are pixel centres.
     """
     grid[:] = F(0.0)
-    fewer = max(1, samples // 2)
+    low, high = bounds[2], bounds[3]
+    begin = min(max(stamp[0], low), high)
+    end = min(max(stamp[1], begin), high)
     for j in range(bounds[0], bounds[1]):
-        beside = j < stamp[0] or j >= stamp[1]
-        begin = bounds[2]
-        while begin < bounds[3]:
-            end = bounds[3]
-            if not beside and begin < stamp[0]:
-                end = min(end, stamp[0])
-            elif not beside and begin < stamp[1]:
-                end = min(end, stamp[1])
-            is_fine = not beside and stamp[0] <= begin < stamp[1]
-            _means(kind, fields, samples if is_fine else fewer, origin, j, begin, end, line, grid)
-            begin = end
+        if stamp[0] <= j < stamp[1]:
+            _means(kind, fields, beside, origin, j, low, begin, line, grid)
+            _means(kind, fields, samples, origin, j, begin, end, line, grid)
+            _means(kind, fields, beside, origin, j, end, high, line, grid)
+        else:
+            _means(kind, fields, beside, origin, j, low, high, line, grid)
 
 
 @jit
 def _means(kind, fields, samples, origin, j, begin, end, line, grid):
     """Fill nodes ``begin`` to ``end`` of line ``j`` of the grid."""
+    if end <= begin:
+        return
     step = F(1.0) / F(samples)
     weight = step * step
     first = F(-0.5) + F(0.5) * step

@@ -73,7 +73,9 @@ def test_uniform_grid_is_the_mean_of_midpoint_samples(lens_rows: Any, n: float, 
     stamp = np.array([2, SIZE - 1])
     line = np.empty(samples * SIZE + LANES, dtype=np.float32)
     origin = -0.5 * (SIZE - 1)
-    uniform_grid(KINDS[rays.kinds[0]], rays.fields[0], samples, origin, bounds, stamp, line, grid)
+    uniform_grid(
+        KINDS[rays.kinds[0]], rays.fields[0], samples, max(1, samples // 2), origin, bounds, stamp, line, grid
+    )
 
     expected = _midpoint_means(rows, max(1, samples // 2))  # beside the stamp
     fine = np.s_[stamp[0] : stamp[1], stamp[0] : stamp[1]]
@@ -97,7 +99,7 @@ def test_no_ray_fails_at_the_lens_nor_at_the_source(lens_rows: Any) -> None:
         assert (u[0], v[0]) == (0.0, 0.0)
         grid = np.empty((1, 1), dtype=np.float32)
         one = np.array([0, 1, 0, 1])
-        uniform_grid(KINDS[0], fields, 1, 0.0, one, one[:2], np.empty(1 + LANES, dtype=np.float32), grid)
+        uniform_grid(KINDS[0], fields, 1, 1, 0.0, one, one[:2], np.empty(1 + LANES, dtype=np.float32), grid)
         assert grid[0, 0] == pytest.approx(fields[18], rel=1e-3 if n < 5 else 0.3)  # n = 6: cusp, and TINY
 
 

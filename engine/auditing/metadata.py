@@ -58,8 +58,8 @@ def find_telling(table: Any, positive: Bools) -> list[Telling]:
     found = []
     for what, value in values.items():
         auc = _auc(value, positive)
-        half = z * _standard_error(max(auc, 1.0 - auc), int(positive.sum()), int((~positive).sum()))
         auc = max(auc, 1.0 - auc)
+        half = z * _standard_error(auc, int(positive.sum()), int((~positive).sum()))
         found.append(Telling(what, auc, max(0.5, auc - half), min(1.0, auc + half)))
     return sorted(found, key=lambda each: -each.auc)
 

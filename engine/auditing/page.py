@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -93,18 +94,20 @@ def render_page(result: AuditResult) -> str:
         ),
         "</div>",
     ]
-    style = (files(__package__) / "page.css").read_text(encoding="utf-8")
     title = f"{report['verdict']} - audit of {report['provenance']['path']}"
+    parts = [_head(report), *sections, list_checks(report), _remedies(report), _provenance(report)]
+    return whole_page(title, parts)
+
+
+def whole_page(title: str, parts: Sequence[str]) -> str:
+    """Return a self-contained page of these parts."""
+    style = (files(__package__) / "page.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{style}</style></head><body><main>",
-            _head(report),
-            *sections,
-            list_checks(report),
-            _remedies(report),
-            _provenance(report),
+            *parts,
             "</main></body></html>",
         ]
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from arcforge.engine.auditing.page import list_checks
+from arcforge.engine.auditing.page import list_checks, whole_page
 
 
 def write_splits_page(report: dict[str, Any], path: Path) -> Path:
@@ -20,7 +19,6 @@ def write_splits_page(report: dict[str, Any], path: Path) -> Path:
     """
     from arcforge.engine.durable import place
 
-    style = (files(__package__) / "page.css").read_text(encoding="utf-8")
     provenance = report["provenance"]
     columns = "".join(
         f"<tr><td>{escape(ours)}</td><td>{escape(theirs)}</td></tr>"
@@ -28,12 +26,9 @@ def write_splits_page(report: dict[str, Any], path: Path) -> Path:
     )
     facts = (("rows", provenance["n_rows"]), ("objects", report["gate"]["n_groups"]))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    text = "\n".join(
+    text = whole_page(
+        f"{report['verdict']} - splits of {provenance['path']}",
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{report['verdict']} - splits of {escape(provenance['path'])}</title>",
-            f"<style>{style}</style></head><body><main>",
             f'<header class="{"nogo" if report["verdict"] == "NO-GO" else "open"}">',
             f'<p class="set">arcforge audit of the splits of {escape(provenance["path"])}</p>',
             f"<h1>{report['verdict']} {report['reason']}</h1>",
@@ -43,8 +38,7 @@ def write_splits_page(report: dict[str, Any], path: Path) -> Path:
             list_checks(report),
             f"<h2>What was audited</h2><p>{escape(provenance['scope'])}.</p>",
             f"<table><thead><tr><th>read as</th><th>column</th></tr></thead><tbody>{columns}</tbody></table>",
-            "</main></body></html>",
-        ]
+        ],
     )
     place(path, text.encode("utf-8"))
     return path

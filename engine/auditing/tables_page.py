@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcforge.engine.auditing.page import picture
+from arcforge.engine.auditing.page import picture, whole_page
 from arcforge.engine.auditing.plots import NEUTRAL, OBSERVED, make_figure
 
 if TYPE_CHECKING:
@@ -66,7 +65,6 @@ def write_tables_page(report: dict[str, Any], path: Path) -> Path:
     """
     from arcforge.engine.durable import place
 
-    style = (files(__package__) / "page.css").read_text(encoding="utf-8")
     provenance = report["provenance"]
     reason = f" {report['reason']}" if report["reason"] else ""
     rows = "".join(
@@ -83,12 +81,10 @@ def write_tables_page(report: dict[str, Any], path: Path) -> Path:
     apart = "".join(
         f"<li><b>{escape(t['name'])}</b>: {escape(t['words'])}</li>" for t in report["tell_apart"]
     )
-    text = "\n".join(
+    text = whole_page(
+        f"{report['verdict']}: {provenance['title']}",
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{report['verdict']}: {escape(provenance['title'])}</title><style>{style}</style></head>",
-            f'<body><main><header class="{"nogo" if report["verdict"] == "NO-GO" else "open"}">',
+            f'<header class="{"nogo" if report["verdict"] == "NO-GO" else "open"}">',
             f'<p class="set">arcforge audit of published tables: {escape(provenance["title"])}</p>',
             f"<h1>{report['verdict']}{reason}</h1>",
             f'<div class="columns"><section><h2>Why</h2><p>{escape(report["because"])}</p></section>',
@@ -103,8 +99,8 @@ def write_tables_page(report: dict[str, Any], path: Path) -> Path:
             f"<th>status</th></tr></thead><tbody>{rows}</tbody></table>",
             f"<h2>What pixels would show</h2><ul>{apart}</ul>" if apart else "",
             "<h2>The tests</h2><table><thead><tr><th>id</th><th>test</th><th>status</th><th>finding</th></tr>"
-            f"</thead><tbody>{checks}</tbody></table></main></body></html>",
-        ]
+            f"</thead><tbody>{checks}</tbody></table>",
+        ],
     )
     place(path, text.encode("utf-8"))
     return path
