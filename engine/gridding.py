@@ -55,6 +55,11 @@ def gridding_table() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.ascontiguousarray(table, dtype=np.float32).ravel(), np.ascontiguousarray(stencil)
 
 
+def node_type(double: bool) -> type[np.floating]:
+    """Return the type of a grid's nodes, and so of every factor that they meet."""
+    return np.float64 if double else np.float32
+
+
 @lru_cache(maxsize=256)
 def grid_response(
     size: int, nodes_per_pixel: int, boxed: bool, samples: int, double: bool
@@ -68,8 +73,6 @@ def grid_response(
     """
     k = np.fft.fftfreq(size, d=1.0 / nodes_per_pixel)
     left = np.sinc(k) / np.sinc(k / samples) if samples else gridding_transform(k / nodes_per_pixel)
-    values: NDArray[np.floating] = ((np.sinc(k) if boxed else 1.0) / left).astype(
-        np.float64 if double else np.float32
-    )
+    values: NDArray[np.floating] = ((np.sinc(k) if boxed else 1.0) / left).astype(node_type(double))
     values.setflags(write=False)
     return values

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine import fftw
 from arcforge.engine.errors import RenderError
-from arcforge.engine.gridding import grid_response, gridding_table
+from arcforge.engine.gridding import grid_response, gridding_table, node_type
 from arcforge.engine.layout import Layout, layout
 from arcforge.engine.low_rank import Terms, cheap_terms
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
@@ -290,7 +290,7 @@ def _apply_image(
 
 @lru_cache(maxsize=64)
 def _table(beta: float, double: bool) -> Floating:
-    return np.ascontiguousarray(moffat_table(beta).astype(np.float64 if double else np.float32))
+    return np.ascontiguousarray(moffat_table(beta).astype(node_type(double)))
 
 
 def usable_threads(threads: int | None) -> int:
