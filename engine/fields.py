@@ -166,9 +166,9 @@ def _brick(name: str, files: dict[tuple[str, str], Path], bands: str) -> Field:
 
 def _image_of(path: Path) -> FitsImage:
     content = path.read_bytes()
-    if path.name.endswith(".gz"):
-        content = inflated(content)
     try:
+        if path.name.endswith(".gz"):
+            content = inflated(content)
         for image in fits_images(content):
             if len(image.shape) == 2:
                 return image

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -98,9 +99,13 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
 
 
 def inflated(content: bytes) -> bytes:
-    """Unpack gzip, but not a bomb."""
-    with gzip.open(io.BytesIO(content)) as stream:
-        whole = stream.read(_MAX_BYTES + 1)
+    """Unpack gzip, but not a bomb; HostError where it is damaged."""
+    try:
+        with gzip.open(io.BytesIO(content)) as stream:
+            whole = stream.read(_MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        message = f"damaged, truncated or not a gzip file ({error}): fetch it again"
+        raise HostError(message, reason="unreadable") from error
     if len(whole) > _MAX_BYTES:
         raise HostError(f"it unpacks to more than {_MAX_BYTES} bytes: cut it smaller", reason="unreadable")
     return whole

@@ -54,6 +54,11 @@ class FolderSource:
         self._catalog: pa.Table | None = None
         if path.is_dir() and (path / CATALOG_FILE).is_file():
             self._catalog = _read_catalog(path / CATALOG_FILE)
+            if "file" not in self._catalog.column_names:
+                raise ImportSourceError(
+                    f"{path / CATALOG_FILE}: has no column file, which names each row's: add it, or put the "
+                    "catalogue elsewhere"
+                )
             self._files = [path / str(name) for name in self._catalog.column("file").to_pylist()]
         else:
             found = path.rglob("*") if path.is_dir() else [path]
@@ -63,7 +68,7 @@ class FolderSource:
         self.layout = "npz" if self._files[0].suffix == ".npz" else "fits"
         self.bands, self.pixscale_arcsec = self._look(path)
 
-    def _look(self, path: Path) -> tuple[str, float | None]:
+    def _look(self, path: Path) -> tuple[str, Any]:
         reason = "none"
         for file in self._files:
             try:
@@ -74,7 +79,7 @@ class FolderSource:
             scale = self._mapping.pixscale_arcsec
             for name in _SCALE_NAMES:
                 if scale is None and name in scalars:
-                    scale = float(scalars[name])
+                    scale = scalars[name]
             return bands, scale
         raise ImportSourceError(f"{path}: no file can be read ({reason})")
 

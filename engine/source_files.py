@@ -130,7 +130,7 @@ def _from_npz(path: Path) -> Iterator[Template]:
 
 
 def _from_cube(path: Path) -> Iterator[Template]:
-    image = next((each for each in fits_images(path.read_bytes()) if len(each.shape) == 3), None)
+    image = next((each for each in fits_images(_content(path)) if len(each.shape) == 3), None)
     if image is None:
         raise SourceError(f"bank {path}: no FITS cube (n, ny, nx), and no catalogue of GalSim's layout")
     cube, scale = image.read(), _scale(image, path)
@@ -143,7 +143,7 @@ def _from_folder(path: Path) -> Iterator[Template]:
     if not files:
         raise SourceError(f"bank {path}: the folder holds no FITS file: check the path")
     for file in files:
-        units = {each.name: each for each in fits_images(file.read_bytes()) if len(each.shape) == 2}
+        units = {each.name: each for each in fits_images(_content(file)) if len(each.shape) == 2}
         image = next((each for name, each in units.items() if name != "PSF"), None)
         if image is None:
             raise SourceError(f"source {file}: holds no 2-D image: take it out of the bank")
@@ -158,12 +158,16 @@ def _scale(image: FitsImage, path: Path) -> float:
     return float(scale)
 
 
+def _content(path: Path) -> bytes:
+    """Return a file's bytes, unpacked where it is a gzip file."""
+    content = path.read_bytes()
+    return inflated(content) if path.name.lower().endswith(".gz") else content
+
+
 def _is_galsim_catalog(path: Path) -> bool:
     from astropy.io import fits
 
-    content = path.read_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = inflated(content)
+    content = _content(path)
     check_fits(content)
     with fits.open(io.BytesIO(content)) as units:
         return any("GAL_FILENAME" in unit.columns.names for unit in units if hasattr(unit, "columns"))
@@ -185,7 +189,7 @@ def _from_galsim(path: Path) -> Iterator[Template]:
             file = path.parent / name.strip()
             if not file.exists():
                 raise SourceError(f"bank {path}: its file {file.name} is not beside it: fetch it")
-            content = file.read_bytes()
+            content = _content(file)
             check_fits(content)
             held[name] = fits.open(io.BytesIO(content))
         return np.asarray(held[name][number].data)
