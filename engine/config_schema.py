@@ -214,7 +214,10 @@ SETTINGS: dict[str, Setting] = {
         1.0, _is_float(0, 1), "a number from 0 to 1", "share of rows whose source is of the bank"
     ),
     "source_clean": Setting(
-        True, _is_bool, "true or false", "take the border's level off the bank's images, fade their edges"
+        True,
+        _is_bool,
+        "true or false",
+        "free the bank's images of their border's level, their noise and the sky about them",
     ),
     "source_size": Setting(
         "native",

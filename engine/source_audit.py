@@ -31,7 +31,6 @@ LEAST_REFF_PIX = 0.8
 _RING = 2  # pixels of the border that are looked at
 _CLIPPED_SHARE = 0.25  # of border pixels at exactly one value: noise cut off at zero
 _FADE_PIX = 4
-_AROUND_PIX = 5
 
 
 @dataclass(frozen=True)
@@ -224,36 +223,6 @@ def _fingerprint(pixels: Floats) -> bytes:
     return min(
         hashlib.blake2b((np.ascontiguousarray(t) + 0.0).tobytes(), digest_size=16).digest() for t in turned
     )
-
-
-def trimmed(template: Template) -> Template:
-    """The template without the sky around its galaxy, cut out to what is left.
-
-    Kept is the patch of light about the brightest spot, where the image smoothed by two pixels is above twice
-    its noise, and five pixels around it, the outermost three faded.
-    """
-    from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
-
-    pixels = template.pixels.astype(np.float64)
-    smooth = gaussian_filter(pixels, 2.0)
-    sky = smooth[_border(pixels.shape)]
-    noise = 1.4826 * float(np.median(np.abs(sky - np.median(sky))))
-    bright = smooth > max(2.0 * noise, 1e-3 * smooth.max())
-    patches, _ = label(bright)
-    own = patches == patches[np.unravel_index(int(np.argmax(smooth)), smooth.shape)]
-    kept = binary_dilation(own, iterations=_AROUND_PIX)
-    fade = np.clip(distance_transform_edt(np.pad(kept, 1))[1:-1, 1:-1] / 3.0, 0.0, 1.0)
-    half = [max(abs(at.min() - (n - 1) / 2), abs(at.max() - (n - 1) / 2)) for at, n in _extent(kept)]
-    cut = [
-        slice(max(0, round((n - 1) / 2 - h)), round((n - 1) / 2 + h) + 1)
-        for h, n in zip(half, pixels.shape, strict=True)
-    ]
-    return replace(template, pixels=(pixels * fade)[cut[0], cut[1]].astype(np.float32))
-
-
-def _extent(kept: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], int]]:
-    """Places that hold light along y and along x, with the sides."""
-    return [(np.flatnonzero(kept.any(axis=1 - axis)), kept.shape[axis]) for axis in range(2)]
 
 
 def cleaned(template: Template) -> Template:

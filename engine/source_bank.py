@@ -27,6 +27,7 @@ EDGE = 4  # zero pixels around a template: the spline ends within them
 # the telescope passes weakly is raised by LARGEST_GAIN at the most.
 SHARPENED = 0.5
 LARGEST_GAIN = 3.0
+_POSITIVE_ROUNDS = 20
 # A template's spline has this many coefficients a pixel and axis, and holds waves up to HIGHEST [cycles /
 # pix]; those beyond PASSED are weakened. In F814W of HST nothing is beyond 0.43 of COSMOS's pixels but noise.
 FINER = 2
@@ -183,7 +184,7 @@ def half_light_radius_pix(pixels: Floats) -> float:
     return math.sqrt((half + 0.5) / math.pi)
 
 
-def sharpen(pixels: NDArray[Any], psf: NDArray[Any]) -> tuple[Pixels, float]:
+def sharpen(pixels: NDArray[Any], psf: NDArray[Any], *, positive: bool = False) -> tuple[Pixels, float]:
     """Divide the PSF out of an image and put a narrower Gaussian in its place.
 
     Parameters
@@ -193,6 +194,10 @@ def sharpen(pixels: NDArray[Any], psf: NDArray[Any]) -> tuple[Pixels, float]:
     psf : (my, mx)
         The PSF on the same pixels, its centre at the middle of its array (between pixels where a side is
         even).
+    positive : bool
+        Of an image that is nowhere negative, find one that is nowhere negative either, by projected
+        Landweber steps (Eicke 1992, Numerical Functional Analysis and Optimization 13, 413). Where the image
+        is 0 it is taken as not known: what the PSF's wings put there was cut away with the noise.
 
     Returns
     -------
@@ -201,20 +206,33 @@ def sharpen(pixels: NDArray[Any], psf: NDArray[Any]) -> tuple[Pixels, float]:
     float
         FWHM of the Gaussian that is left in it, in pixels.
     """
+    from scipy import fft
+
     # What the PSF's wings held comes to lie around a template. Of 100 galaxies of COSMOS, cut at 12 pixels,
     # an unlensed drawing is off by up to 2.1 % of its peak; at 20 by less than 1 %.
     frame = 20
     image = np.pad(pixels.astype(np.float64), frame)
-    size = [int(2 ** math.ceil(math.log2(n + max(psf.shape)))) for n in image.shape]
+    size = [fft.next_fast_len(n + max(psf.shape), real=True) for n in image.shape]
     kernel = psf.astype(np.float64) / psf.sum(dtype=np.float64)
-    ky, kx = np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :]
+    ky, kx = fft.fftfreq(size[0])[:, None], fft.rfftfreq(size[1])[None, :]
     shift = np.exp(2j * np.pi * (ky * 0.5 * (psf.shape[0] - 1) + kx * 0.5 * (psf.shape[1] - 1)))
-    transfer = np.fft.rfft2(kernel, size) * shift
+    transfer = fft.rfft2(kernel, size) * shift
     fwhm = SHARPENED * math.sqrt(4.0 * math.log(2.0) / math.pi / kernel.max())
     gaussian = np.exp(-((math.pi * fwhm) ** 2) * (kx**2 + ky**2) / (4.0 * math.log(2.0)))
+
+    def filtered(of: Floats, factor: NDArray[np.complex128]) -> Floats:
+        whole = fft.irfft2(fft.rfft2(of, size) * factor, size)
+        return np.asarray(whole[: of.shape[0], : of.shape[1]])
+
     # where the telescope passes next to nothing, nothing is made up
     gain = gaussian * np.conj(transfer) / np.maximum(np.abs(transfer) ** 2, 1e-12)
     gain *= np.minimum(1.0, LARGEST_GAIN / np.maximum(np.abs(gain), 1e-12))
-    out = np.fft.irfft2(np.fft.rfft2(image, size) * gain, size)[: image.shape[0], : image.shape[1]]
+    out = filtered(image, gain)
+    if positive:
+        blur = np.where(gaussian > 1e-3, transfer / np.maximum(gaussian, 1e-3), 0.0)
+        out = np.maximum(out, 0.0)
+        for _ in range(_POSITIVE_ROUNDS):
+            missing = np.where(image > 0.0, image - filtered(out, blur), 0.0)
+            out = np.maximum(out + filtered(missing, np.conj(blur)), 0.0)
     out *= image.sum() / out.sum()
     return out.astype(np.float32), fwhm

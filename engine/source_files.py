@@ -16,8 +16,9 @@ from arcforge.engine.blobs import read_arrays
 from arcforge.engine.errors import SourceError
 from arcforge.engine.fits_images import FitsImage, check_fits, fits_images, wcs_pixscale_arcsec
 from arcforge.engine.host_files import inflated
-from arcforge.engine.source_audit import BankReport, audit_bank, judge_prepared, trimmed
+from arcforge.engine.source_audit import BankReport, audit_bank, judge_prepared
 from arcforge.engine.source_bank import SourceBank, Template, sharpen
+from arcforge.engine.source_noise import cut_out, denoised
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 _BANDS = "ugrizy"
@@ -40,7 +41,7 @@ def open_bank(path: str | os.PathLike[str], *, deconvolve: bool = True, clean: b
         Divide the templates' PSFs out where they are given.
     clean : bool
         Take off a pedestal and fade the light out at the edge instead of refusing such templates; then take
-        away the sky around each galaxy, whose noise would be lensed with it.
+        away the noise of each galaxy and the sky around it, which would be lensed with it.
 
     Returns
     -------
@@ -54,10 +55,13 @@ def open_bank(path: str | os.PathLike[str], *, deconvolve: bool = True, clean: b
     """
     templates = list(read_templates(Path(path)))
     kept, report = audit_bank(templates, clean=clean)
+    if clean:
+        kept = [denoised(template) for template in kept]
     if deconvolve:
-        kept = [_without_psf(template) for template in kept]
-    ready = [trimmed(template) for template in kept] if clean else kept
-    kept = [template for template in ready if judge_prepared(template, report)]
+        kept = [_without_psf(template, clean) for template in kept]
+    if clean:
+        kept = [cut_out(template) for template in kept]
+    kept = [template for template in kept if judge_prepared(template, report)]
     if len(kept) <= _LEAST_KEPT * len(templates):
         raise SourceError(f"bank {path}: {report.summary()}; mend it or give another")
     bank = SourceBank(kept)
@@ -70,10 +74,10 @@ def audit_bank_file(path: str | os.PathLike[str], *, clean: bool = False) -> Ban
     return audit_bank(list(read_templates(Path(path))), clean=clean)[1]
 
 
-def _without_psf(template: Template) -> Template:
+def _without_psf(template: Template, clean: bool) -> Template:
     if template.psf is None:
         return template
-    pixels, _ = sharpen(template.pixels, template.psf)
+    pixels, _ = sharpen(template.pixels, template.psf, positive=clean)
     return Template(template.source_id, pixels, template.pixscale_arcsec, None, template.mag)
 
 

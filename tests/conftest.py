@@ -225,6 +225,14 @@ def survey_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def cosmos_bank(survey_data: Path) -> Any:
+    """A hundred galaxies of COSMOS less those that are refused, without noise and their telescope's PSF."""
+    from arcforge.engine.source_files import open_bank
+
+    return open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
+
+
 _ARITHMETIC = r"(?:f?n?m(?:add|sub)\d*|mul|add|sub|div|sqrt)"
 
 

@@ -16,7 +16,7 @@ from arcforge.engine.config import parse_config
 from arcforge.engine.errors import RenderError, SourceError
 from arcforge.engine.inject import inject
 from arcforge.engine.render import render_unlensed
-from arcforge.engine.source_audit import MOST_DARK, audit_bank, cleaned
+from arcforge.engine.source_audit import audit_bank, cleaned
 from arcforge.engine.source_bank import FINER, SourceBank, Template, sharpen
 from arcforge.engine.source_files import audit_bank_file, open_bank, read_templates
 from arcforge.engine.verify import verify
@@ -98,9 +98,9 @@ def test_an_image_turns_with_its_angle_and_sits_at_its_centre() -> None:
 
 
 @pytest.mark.compiled
-def test_rtol_bounds_the_error_of_images(survey_data: Path) -> None:
-    """The sharpest of the COSMOS galaxies, with its noise, against the float64 reference of its spline."""
-    bank = open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
+def test_rtol_bounds_the_error_of_images(cosmos_bank: SourceBank) -> None:
+    """The sharpest of the COSMOS galaxies against the float64 reference of its spline."""
+    bank = cosmos_bank
     catalog = rows(1, seed=5, source_id=np.array(bank.ids[73:74]), theta_e_arcsec=np.array([0.7]))
     options: dict[str, Any] = {"bands": "r", "stamp_size": 20, "sources": bank}
     exact = render_batch(catalog, variant="reference", **options)
@@ -109,9 +109,9 @@ def test_rtol_bounds_the_error_of_images(survey_data: Path) -> None:
 
 
 @pytest.mark.parametrize("lens", ["SIE", "NFW"])
-def test_many_rows_are_within_rtol(survey_data: Path, lens: str) -> None:
+def test_many_rows_are_within_rtol(cosmos_bank: SourceBank, lens: str) -> None:
     """Every template that the audit passes, against rays seven times as close."""
-    bank = open_bank(survey_data / "sources" / "cosmos_btk100", clean=True)
+    bank = cosmos_bank
     n = len(bank)
     catalog = rows(n, source_id=np.array(bank.ids), lens_model=np.full(n, lens), nfw_rs_arcsec=np.full(n, 3))
     images = render_batch(catalog, bands="r", sources=bank)
@@ -260,22 +260,6 @@ def test_a_bank_with_clipped_noise_is_refused_with_the_reason(tmp_path: Path, su
     assert "\n" not in str(caught.value)
     report = audit_bank_file(survey_data / "sources" / "cosmos_btk100", clean=True)
     assert len(report.refused) <= 25
-
-
-def test_templates_that_are_dark_around_are_left_out(survey_data: Path) -> None:
-    """One is so in the telescope's image, and was negative where lensed; one is with the PSF divided out."""
-    bank_path = survey_data / "sources" / "cosmos_btk100"
-    bank = open_bank(bank_path, clean=True)
-    dark = {each.source_id: each.dark for each in bank.report.refused if each.fault.startswith("dark")}
-    assert dark.keys() == {"122782", "122810"}
-    assert dark["122782"] == pytest.approx(0.447, abs=0.01)
-    as_given = {each.source_id: each.dark for each in audit_bank_file(bank_path, clean=True).templates}
-    assert as_given["122810"] < MOST_DARK < dark["122810"]
-    assert not dark.keys() & set(bank.ids)
-    n = len(bank)
-    catalog = rows(n, source_id=np.array(bank.ids), theta_e_arcsec=np.full(n, 2.0))
-    light = render_batch(catalog, bands="r", sources=bank).sum(axis=(1, 2, 3))
-    assert light.min() > 0.0
 
 
 @pytest.mark.parametrize("kind", ["npz", "cube", "folder", "mapping"])
