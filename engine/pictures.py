@@ -32,6 +32,7 @@ _WAVELENGTH_ORDER = "ugrizyY"
 # Sizes in inches; a panel is a whole number of dots a pixel for the usual 64-pixel stamp at 200 dpi.
 _PANEL, _GAP, _BAR, _TICKS, _TITLE, _MARGIN = 1.28, 0.05, 0.07, 0.42, 0.28, 0.08
 _DPI = 200
+_SEEN_DARK = 0.01  # of the peak
 PICTURE_KINDS = ("png", "pdf", "svg")
 
 
@@ -187,8 +188,13 @@ def _peak(image: NDArray[np.float32]) -> float:
 
 
 def _show_map(panel: Axes, bar_axes: Axes, image: NDArray[np.float32], cmap: str, least_peak: float) -> None:
-    """Draw one band with its colour bar: from 0 for light, symmetric about 0 for a diverging map."""
+    """Draw one band with its colour bar: from 0 for light, symmetric about 0 for a diverging map.
+
+    Light that is somewhere darker than 0 is drawn diverging too: it would hide that otherwise.
+    """
     peak = max(_peak(image), least_peak) or 1.0
+    if np.min(image, initial=0.0, where=np.isfinite(image)) < -_SEEN_DARK * peak:
+        cmap = "PuOr_r"
     low = 0.0 if cmap == "viridis" else -peak
     shown = _show(panel, image, cmap=cmap, vmin=low, vmax=peak)
     bar = panel.figure.colorbar(shown, cax=bar_axes)

@@ -120,6 +120,19 @@ def test_one_colour_for_all_is_remarked(pairs):
     assert "one colour" in found.message
 
 
+def test_arcs_darker_than_the_sky_are_told_with_the_worst_row(pairs):
+    state = state_of(pairs)
+    assert "darker" not in light.check_realism(state).message  # reports compute nothing
+    model = state.model
+    assert "darker" not in light.check_realism(state).message
+    planted = model.copy()
+    planted[5, 1, 40, 20] = -0.2 * model[5].max()
+    vars(state)["model"] = planted
+    found = light.check_realism(state)
+    assert found.status == WARN
+    assert f"1 of {N_PAIRS} arcs have notches darker than the sky (row 5: 20%" in found.message
+
+
 def test_rounding_that_only_stamps_have_is_a_leak(pairs):
     clean = gates.check_artefacts(state_of(pairs, stamps=pairs.controls.copy()))
     assert clean.status == PASS

@@ -26,6 +26,8 @@ _FLOOR = 1e-3
 _SURVEY_RANGE_ARCSEC = (0.05, 3.5)
 # Real sources scatter by some 0.3 mag in g - r; less than this is one colour for all
 _LEAST_COLOUR_SCATTER_MAG = 0.02
+# of an arc's peak: lensed light is positive, and renderers err by a fiftieth of this
+_MOST_DARK = 0.05
 
 
 def check_flux(state: AuditState) -> Finding:
@@ -133,6 +135,17 @@ def check_realism(state: AuditState) -> Finding:
         remarks.append(f"Einstein radii take {len(values)} values only")
     if np.ptp(columns.src_n) == 0 and not has_components(columns):
         remarks.append(f"every source has Sersic index {columns.src_n[0]:g}")
+    model = state.finished("model")
+    if model is not None:
+        peak = np.maximum(model.max((1, 2, 3)), np.finfo(np.float32).tiny)
+        depth = -model.min((1, 2, 3)) / peak
+        dark = int((depth > _MOST_DARK).sum())
+        if dark:
+            row = int(np.argmax(depth))
+            remarks.append(
+                f"{dark} of {len(depth)} arcs have notches darker than the sky (row {state.pairs.rows[row]}: "
+                f"{depth[row]:.0%} of its peak): clean the bank of sources"
+            )
     sizes = np.quantile(columns.src_reff_arcsec, (0.05, 0.95))
     text = f"sources of {sizes[0]:.2f} to {sizes[1]:.2f} arcsec" + (
         f", colours scatter by {scatter:.2f} mag" if scatter is not None else ""
