@@ -32,6 +32,7 @@ _POSITIVE_ROUNDS = 20
 # pix]; those beyond PASSED are weakened. In F814W of HST nothing is beyond 0.43 of COSMOS's pixels but noise.
 FINER = 2
 PASSED, HIGHEST = 0.43, 0.5
+SHORT = 0.3
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class SourceBank:
         for template in self.templates:
             _check(template)
         self._coefficients: dict[int, Pixels] = {}
+        self._short_waves: dict[int, float] = {}
         self.report: Any = None  #: what the audit of the bank found, where it was read from files
 
     def __len__(self) -> int:
@@ -101,6 +103,15 @@ class SourceBank:
         if number not in self._coefficients:
             self._coefficients[number] = spline_coefficients(self.templates[number].pixels)
         return self._coefficients[number]
+
+    def short_waves(self, number: int) -> float:
+        """Largest amplitude of a template's waves shorter than SHORT [cycles / pix], for a flux of 1."""
+        if number not in self._short_waves:
+            spectrum = np.abs(np.fft.rfft2(self.coefficients(number)))
+            n_v, n_u = self.coefficients(number).shape
+            wave = FINER * np.hypot(np.fft.fftfreq(n_v)[:, None], np.fft.rfftfreq(n_u)[None, :])
+            self._short_waves[number] = float(spectrum[wave > SHORT].max())
+        return self._short_waves[number]
 
     @cached_property
     def sha256(self) -> str:
