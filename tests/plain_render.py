@@ -7,6 +7,7 @@ a batch or on threads, as those of the kernels do not.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -100,10 +101,19 @@ def _transfer(
     if c.psf_model[row] == PSF_IMAGE:
         inside = (np.abs(ky) <= 0.5)[:, None] & (kx <= 0.5)
         return inside * reference._image_transfer(kx, ky, images.pixels[int(c.psf_id[row])][band])
-    fwhm_pix = c.psf_fwhm_arcsec[row, band] / options.pixscale_arcsec
-    k = np.hypot(ky[:, None], kx)
-    if c.psf_model[row] == PSF_GAUSSIAN:
+    fwhm_pix = float(c.psf_fwhm_arcsec[row, band] / options.pixscale_arcsec)
+    beta = None if c.psf_model[row] == PSF_GAUSSIAN else float(c.moffat_beta[row])
+    return _round_transfer(fwhm_pix, beta, tuple(kx), tuple(ky))
+
+
+@lru_cache(maxsize=256)  # an audit renders the same rows again and again
+def _round_transfer(
+    fwhm_pix: float, beta: float | None, kx: tuple[float, ...], ky: tuple[float, ...]
+) -> np.ndarray:
+    """Return the transform of a Gaussian PSF (``beta`` None), or of a Moffat one."""
+    k = np.hypot(np.array(ky)[:, None], np.array(kx))
+    if beta is None:
         return np.exp(-((np.pi * fwhm_pix * k) ** 2) / (4.0 * np.log(2.0)))
-    table = moffat_table(float(c.moffat_beta[row]))
-    z = 2.0 * np.pi * moffat_alpha(fwhm_pix, c.moffat_beta[row]) * k
+    table = moffat_table(beta)
+    z = 2.0 * np.pi * moffat_alpha(fwhm_pix, beta) * k
     return np.interp(z * MOFFAT_NODES_PER_UNIT, np.arange(len(table)), table, right=0.0)

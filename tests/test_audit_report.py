@@ -118,7 +118,7 @@ def test_parts_add_up_to_the_whole(result):
 def test_the_same_seed_gives_the_same_report_and_another_another(clean, result):
     again = run_audit(clean, seed=3).report
     assert json.dumps(again) == json.dumps(result.report)
-    other = run_audit(clean, seed=4).report
+    other = run_audit(clean, seed=4, checks=[c for c in CHECKS if c.id == "G1"]).report
     assert other["gate"]["auc"] != again["gate"]["auc"]
 
 
@@ -367,6 +367,6 @@ def test_a_store_whose_arcs_are_not_its_catalogue_s_fails_the_replay(store):
         def stamps(self, rows):
             return self.ctrls(rows) + self.arcs(rows)
 
-    report = run_audit(Tampered(), checks=[c for c in CHECKS if c.id == "R1"]).report
+    report = run_audit(Tampered(), n_pairs=12, checks=[c for c in CHECKS if c.id == "R1"]).report
     assert (report["verdict"], report["reason"]) == ("NO-GO", "UNMODELLED")
     assert "rendered anew differ" in next(c["message"] for c in report["checks"] if c["id"] == "R1")

@@ -92,6 +92,8 @@ def test_every_command_runs_and_writes_what_it_names(followed, folder):
             args = shlex.split(line)
             if option in args and "--dry-run" not in args:
                 assert (folder / args[args.index(option) + 1]).exists(), line
+    for page in ("audit.html", "pairs.html"):
+        assert (folder / page).read_text().count("data:image/png") >= 6
     verdicts = [said for line, said in followed.items() if " audit " in line]
     assert "the pixels are what their record says" in verdicts[0]
     assert "the pixels are what their record says" in verdicts[1]
