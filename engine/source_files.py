@@ -22,6 +22,7 @@ from arcforge.engine.source_noise import cut_out, denoised
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 _BANDS = "ugrizy"
+_NPZ_KEYS = {"images", "pixscale_arcsec", "psf", "ids", "noise_variance", *(f"mag_{band}" for band in _BANDS)}
 _MOST_PIX = 4096  # a side of a template
 _MOST_BYTES = 8 << 30  # what an archive may unpack to
 _LEAST_KEPT = 0.5  # share of a bank that must be fit for use: what is worse was made wrongly
@@ -117,7 +118,7 @@ def _templates(path: Path) -> Iterator[Template]:
 
 
 def _from_npz(path: Path) -> Iterator[Template]:
-    entries = read_arrays(path.read_bytes(), _MOST_BYTES, lambda name: True)
+    entries = read_arrays(path.read_bytes(), _MOST_BYTES, _NPZ_KEYS.__contains__)
     if "images" not in entries or "pixscale_arcsec" not in entries or entries["images"].ndim != 3:
         raise SourceError(f"bank {path}: needs the keys images (n, ny, nx) and pixscale_arcsec")
     images = entries["images"]
