@@ -97,7 +97,6 @@ class WindowReader:
     def __init__(self, store: Store, order: EpochOrder) -> None:
         self._store, self._order = store, order
         self._held: dict[int, tuple[Images, Images]] = {}
-        self._left: dict[int, int] = {}
 
     def read(self, number: int) -> tuple[Rows, Images, Images]:
         """Return rows, stamps and controls of a batch."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from itertools import chain, zip_longest
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from arcforge.engine.batches import LANES, EpochOrder, RenderedRows, turned
 from arcforge.engine.errors import ConfigError
 from arcforge.engine.inject import inject
 
@@ -41,27 +39,6 @@ def loaded(dataset, workers: int) -> list:
             patch.setattr("arcforge.engine.torch_data.get_worker_info", lambda info=info: info)
             parts.append(list(pickle.loads(pickle.dumps(dataset))))
     return [batch for turn in zip_longest(*parts) for batch in turn if batch is not None]
-
-
-@pytest.mark.parametrize("n", [1, 15, 16, 1000, 5003])
-def test_an_epoch_is_a_permutation(n):
-    rows = np.arange(3 * n, dtype=np.int64)[::3]
-    epochs = [EpochOrder(rows, 16, 24, seed=1, epoch=epoch) for epoch in (0, 1)]
-    seen = [np.concatenate([order.rows(k) for k in range(len(order))]) for order in epochs]
-    for each in seen:
-        np.testing.assert_array_equal(np.sort(each), rows)
-    if n > 100:
-        assert (seen[0] != seen[1]).mean() > 0.9
-        assert (np.abs(np.diff(seen[0])) == 3).mean() < 0.2  # neighbours are parted
-
-
-def test_workers_that_divide_the_lanes_share_no_window():
-    order = EpochOrder(np.arange(20_000, dtype=np.int64), 16, 64, seed=1, epoch=0)
-    windows = [order.batch(k)[0] for k in range(len(order))]
-    whole = len(order.windows) // LANES * LANES
-    for workers in (2, 4, 8):
-        of_worker = [{w for w in windows[k::workers] if w < whole} for k in range(workers)]
-        assert sum(map(len, of_worker)) == whole
 
 
 def test_pairs_are_those_of_the_store(store):
@@ -97,19 +74,6 @@ def test_training_goes_on_in_the_middle_of_an_epoch(store, workers):
     rest = loaded(again, workers)
     assert rows_of(rest) == rows_of(whole[7:])
     assert torch.equal(rest[0]["stamp"], whole[7]["stamp"])
-
-
-def test_pairs_are_turned_alike_and_in_all_eight_ways(store):
-    straight = {row: store.arcs([row])[0] for row in range(64)}
-    rows = np.arange(64)
-    stamps, controls = turned([store.stamps(rows), store.ctrls(rows)], 0, 0, rows)
-    seen = set()
-    for row, arc in straight.items():
-        ways = [np.rot90(arc, k, axes=(1, 2)) for k in range(4)]
-        ways += [way[..., ::-1] for way in ways]
-        found = stamps[row] - controls[row]
-        seen |= {k for k, way in enumerate(ways) if np.array_equal(way, found)}
-    assert seen == set(range(8))
 
 
 def test_a_split_holds_its_rows_only(store):
@@ -153,14 +117,6 @@ def test_pairs_made_on_the_fly_are_the_same_for_any_workers_and_resume(small_con
     assert all(torch.equal(a["stamp"], b["stamp"]) for a, b in zip(alone, shared, strict=True))
     stream.load_state_dict(stream.state_dict(after=alone[2]))
     assert rows_of(stream) == rows_of(alone[3:])
-
-
-def test_noise_of_the_added_light_is_that_of_a_run(tmp_path, small_config):
-    config = replace(small_config, noise="gaussian")
-    made = inject(tmp_path / "S.zarr", config=config, n=20, seed=1)
-    stamps, _, _ = RenderedRows(config=config, hosts=None, seed=1).make(5, 15, 1)
-    np.testing.assert_array_equal(stamps, made.stamps(slice(5, 15)))
-    assert (made.noise(slice(5, 15)) != 0).any()
 
 
 def test_what_a_batch_cannot_hold_is_refused(store):
