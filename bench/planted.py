@@ -286,11 +286,13 @@ def _source_bank(share: float) -> Callable[[Recipe], tuple[Images, Images]]:
     return make
 
 
-def _noisy(sigmas: float) -> Callable[[Recipe], tuple[Images, Images]]:
+def _noisy(sigmas: float, blur_pix: float = 0.0) -> Callable[[Recipe], tuple[Images, Images]]:
+    """Add noise of the sky's sigma times ``sigmas``, blurred as by a coadd or the PSF, to every pixel."""
+
     def make(recipe: Recipe) -> tuple[Images, Images]:
-        noise = (
-            recipe.rng.normal(size=recipe.controls.shape) * (sigmas * recipe.sky_sigma_nmgy)[:, None, None]
-        )
+        white = recipe.rng.normal(size=recipe.controls.shape)
+        blurred = ndimage.gaussian_filter(white, (0, 0, blur_pix, blur_pix), mode="wrap")
+        noise = blurred / blurred.std() * (sigmas * recipe.sky_sigma_nmgy)[:, None, None]
         return recipe.controls + recipe.render(recipe.columns) + noise.astype(np.float32), recipe.controls
 
     return make
@@ -370,6 +372,8 @@ def _list_faults() -> tuple[Fault, ...]:
         found.append(Fault(f"source bank, pedestal {s:g}", "pedestal", s, _source_bank(s)))
     for s in (0.05, 0.3):
         found.append(Fault(f"noise {s:g} sigma", "noise", s, _noisy(s)))
+    for s, blur in ((0.1, 0.7), (0.2, 1.5)):
+        found.append(Fault(f"noise {s:g} sigma, blurred by {blur:g} px", "noise", s, _noisy(s, blur)))
     found.append(Fault("noise of the arc's photons", "noise", None, _shot_noise))
     found.append(Fault("other sources", "provenance", None, _other_sources))
     found.append(Fault("rows exchanged", "provenance", None, _exchanged_rows))

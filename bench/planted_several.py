@@ -114,6 +114,7 @@ _TOGETHER = (
     ("flux 0.8", "bands reversed"),
     ("flux 1.05", "stamp mirrored in x"),
     ("pedestal 0.2 sigma", "noise 0.3 sigma"),
+    ("control 0.25 px", "noise 0.3 sigma"),
 )
 
 

@@ -140,6 +140,18 @@ def test_pixels_of_one_sample_each_are_provenance_and_told_for_what_they_are(hos
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(
+    "name", ["noise 0.2 sigma, blurred by 1.5 px", "control 0.25 px and noise 0.3 sigma"]
+)
+def test_noise_is_noise_when_it_is_blurred_or_the_control_shifted(diagnosed, name):
+    causes = {c.name: c for c in diagnosed(name).diagnosis.causes}
+    assert set(causes) - {"control_shift"} == {"noise"}
+    assert ("control_shift" in causes) == ("control" in name)
+    low, high = causes["noise"].ci95
+    assert low <= float(name.split("noise ")[1].split()[0]) <= high
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
     "name",
     [
         # named alone, the other fault was dropped in silence

@@ -7,12 +7,19 @@ import pytest
 from scipy import ndimage, signal
 
 from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
+from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.forward import Change, Forward
 from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
-from arcforge.engine.auditing.registration import SHIFT_OPERATORS, move, register
+from arcforge.engine.auditing.registration import (
+    SHIFT_OPERATORS,
+    inner_pixels,
+    move,
+    register,
+    share_of_sky,
+)
 from arcforge.engine.auditing.resampling import HostBootstrap
-from arcforge.engine.auditing.sky import pairing_correlation, white_noise
+from arcforge.engine.auditing.sky import pairing_correlation
 from arcforge.engine.auditing.solve import evaluate, fit
 from arcforge.engine.auditing.transforms import ORIENTATIONS, list_transforms
 from arcforge.engine.catalog import render_columns
@@ -183,13 +190,15 @@ def test_noise_of_the_stamp_does_not_lengthen_a_shift():
     rng = np.random.default_rng(3)
     y, x = np.indices((48, 48)) - 23.5
     galaxy = 30 * np.exp(-0.5 * np.hypot(x, y) / 3)
-    hosts = galaxy + ndimage.gaussian_filter(rng.normal(size=(40, 2, 48, 48)), (0, 0, 0.5, 0.5)) / 0.4
+    hosts = galaxy + ndimage.gaussian_filter(rng.normal(size=(20, 2, 48, 48)), (0, 0, 0.5, 0.5)) / 0.4
     controls = ndimage.shift(hosts, (0, 0, 0.15, 0.2), order=3, mode="mirror").astype(np.float32)
     stamps = (hosts + rng.normal(0, 0.5, hosts.shape)).astype(np.float32)
-    bootstrap = HostBootstrap(np.arange(40), 50, rng)
+    bootstrap = HostBootstrap(np.arange(20), 50, rng)
     found = register(stamps, controls, np.ones(hosts.shape, dtype=bool), bootstrap, 0.02)
     assert found.own is None
     assert found.length_pix == pytest.approx(0.25, abs=0.01)
+    # linear interpolation would damp the noise, and leaves less of it
+    assert found.operator == "cubic interpolation of the control"
 
 
 def test_shifts_of_each_row_are_found_and_moved_back():
@@ -211,8 +220,36 @@ def test_white_noise_is_measured_under_smooth_light():
     smooth = np.exp(-(x**2 + y**2) / 200).astype(np.float32)
     noise = rng.normal(scale=0.01, size=(3, 2, 64, 64)).astype(np.float32)
     free = np.ones(noise.shape, dtype=bool)
-    np.testing.assert_allclose(white_noise(smooth + noise, free), 0.01, rtol=0.06)
-    assert white_noise(np.broadcast_to(smooth, noise.shape).copy(), free).max() < 1e-4
+    found = added_noise(smooth + noise, free)
+    np.testing.assert_allclose(found.sigma, 0.01, rtol=0.06)
+    assert found.blur_pix == 0
+    assert added_noise(np.broadcast_to(smooth, noise.shape).copy(), free).sigma.max() < 1e-4
+
+
+@pytest.mark.parametrize("blur_pix", [0.5, 1.0, 2.0])
+def test_blurred_noise_is_measured_with_its_blur(blur_pix):
+    white = np.random.default_rng(4).normal(size=(6, 3, 64, 64))
+    noise = ndimage.gaussian_filter(white, (0, 0, blur_pix, blur_pix), mode="wrap")
+    noise = (noise / noise.std()).astype(np.float32)
+    y, x = np.indices((64, 64)) - 31.5
+    free = np.broadcast_to(np.hypot(x, y) > 14, noise.shape)
+    found = added_noise(noise, free)
+    assert np.median(found.sigma) == pytest.approx(1, abs=0.05)
+    assert found.blur_pix == pytest.approx(blur_pix, rel=0.2)
+    # the same in every band is light, of which differences of neighbouring pixels see next to nothing
+    light = added_noise(np.repeat(noise[:, :1], 3, axis=1), free)
+    assert light.blur_pix == 0
+    assert np.median(light.sigma) < 0.8 * np.median(found.sigma)
+
+
+def test_what_a_wrong_interpolation_leaves_is_the_skys_and_noise_is_not():
+    rng = np.random.default_rng(6)
+    sky = rng.normal(size=(4, 2, 48, 48)).astype(np.float32)
+    shift = np.array([0.2, -0.3])
+    left = move(sky, shift, "linear") - move(sky, shift, "cubic")
+    where = np.broadcast_to(inner_pixels((48, 48)), sky.shape)
+    assert share_of_sky(left, sky, where) > 0.95
+    assert abs(share_of_sky(rng.normal(size=sky.shape).astype(np.float32), sky, where)) < 0.02
 
 
 def test_pairing_correlation_tells_a_twin_from_a_stranger():

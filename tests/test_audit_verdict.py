@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from arcforge.engine.auditing import run as run_module
+from arcforge.engine.auditing.causes import NEXT_STEP, Cause
 from arcforge.engine.auditing.checks import (
     FAIL,
     INCONCLUSIVE,
@@ -19,7 +20,6 @@ from arcforge.engine.auditing.checks import (
     run_check,
 )
 from arcforge.engine.auditing.gate import GateResult
-from arcforge.engine.auditing.naming import NEXT_STEP, Cause
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.run import CHECKS
 from arcforge.engine.auditing.thresholds import Thresholds

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.added_noise import added_noise
+from arcforge.engine.auditing.causes import Cause
 from arcforge.engine.auditing.faults import Hypothesis, search, spread_rows
-from arcforge.engine.auditing.naming import Cause, name_causes
+from arcforge.engine.auditing.naming import name_causes
 from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
-from arcforge.engine.auditing.registration import Registration, inner_pixels, register
+from arcforge.engine.auditing.registration import Registration, inner_pixels, register, share_of_sky
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
-from arcforge.engine.auditing.sky import white_noise
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
@@ -31,6 +32,8 @@ Floats = NDArray[np.float64]
 
 # No interval of a pedestal is narrower, in sky sigmas: what the wings of arcs leave of it
 _PEDESTAL_FLOOR = 5e-4
+# Share of what a shift leaves that may be the sky's, where noise is more than the shift
+_SKY_MAY_BE_LEFT = 0.05
 # Rows on which turned stamps are looked for
 _FEW_ROWS = 16
 
@@ -71,7 +74,9 @@ class Diagnosis:
         Parameter name to :class:`Nuisance`, at the record or, where that does not hold, at the best
         explanation.
     noise : Estimate
-        White noise of the stamp that its control lacks, in sky sigmas.
+        Noise of the stamp that its control lacks, in sky sigmas.
+    noise_neighbours : float
+        Correlation of that noise in neighbouring pixels.
     registration : Registration
     registration_matters : bool
         The control is shifted and moving it explains the sky difference.
@@ -96,6 +101,7 @@ class Diagnosis:
 
     nuisance: dict[str, Nuisance]
     noise: Estimate
+    noise_neighbours: float
     registration: Registration
     registration_matters: bool
     explained_as_recorded: bool
@@ -121,12 +127,15 @@ def diagnose(state: AuditState) -> Diagnosis:
     raw = displaced.undo(collected) if displaced else collected
     registration, shifted = _register(state, raw, bootstrap)
     data = _moved_back(raw, registration) if shifted else raw
-    relative = white_noise(data.added - data.recorded, ~data.arc) / data.sky_sigma
-    noise = bootstrap.median(_median_of_bands(relative))
-    noise = noise.widened(limits["nuisance.floor_noise"] * noise.value)
-    data = _weigh(data, np.nan_to_num(relative) * data.sky_sigma, limits)
+    grain = added_noise(data.added - data.recorded, data.beside)
+    seen_noise = _noise(grain.sigma / data.sky_sigma, bootstrap, limits)
+    data = _weigh(data, np.nan_to_num(grain.sigma), limits)
     recorded = evaluate(forward, data, Point(), ())
-    judge = Judge(limits, bootstrap, noise.value if noise.ci95[0] > limits["nuisance.noise_sigma"] else 0.0)
+    is_noisy = seen_noise.ci95[0] > limits["nuisance.noise_sigma"]
+    judge = Judge(limits, bootstrap, seen_noise.value if is_noisy else 0.0)
+    noise = seen_noise
+    if shifted and is_noisy:
+        noise = _noise(_noise_under_shift(state, raw, data, registration, grain.sigma), bootstrap, limits)
     nuisance: dict[str, Nuisance] = {}
     if passes := judge.passes(recorded, data):
         about_record = evaluate(forward, data, Point(), parameter_names(data.bands))
@@ -135,9 +144,10 @@ def diagnose(state: AuditState) -> Diagnosis:
     result = Diagnosis(
         nuisance=nuisance,
         noise=noise,
+        noise_neighbours=0.0 if shifted else grain.neighbour_correlation,
         registration=registration,
         registration_matters=shifted,
-        shift_leaves=float(recorded.chi2.sum() / max(before.chi2.sum(), 1e-300)),
+        shift_leaves=_left_of(before, recorded, is_noisy),
         # what a constant adds can be less than the residual may be, and still be known to be there
         explained_as_recorded=passes and not any(n.outside for n in nuisance.values()),
         recorded=recorded,
@@ -214,6 +224,35 @@ class Judge:
         return bool(np.quantile(evaluation.rms_of_peak, level) <= rms_of_peak)
 
 
+def _noise_under_shift(
+    state: AuditState, raw: FitData, moved: FitData, registration: Registration, left_sigma: Floats
+) -> Floats:
+    """Return the stamp's own noise in sky sigmas, (n, band), from what is left after a shift.
+
+    What an unknown interpolation leaves of the sky is no noise; the known one damps the noise, and where it
+    moved the control, the control's sky.
+    """
+    of_sky = share_of_sky(moved.added - moved.recorded, moved.controls, moved.beside)
+    sigma = left_sigma * np.sqrt(max(1.0 - of_sky, 0.0)) / registration.damping
+    if registration.moved == "stamp":
+        return sigma / raw.sky_sigma
+    sky = state.sky_sigma_of(raw.added + raw.controls - raw.recorded)
+    return sigma / np.sqrt(np.maximum(sky**2 - np.nan_to_num(sigma) ** 2, raw.sky_sigma**2))
+
+
+def _left_of(before: Evaluation, after: Evaluation, is_noisy: bool) -> float:
+    """Share of the misfit that is left; under noise, of what neighbouring pixels share."""
+    if is_noisy:
+        return float(after.structured.sum() / max(before.structured.sum(), 1e-300))
+    return float(after.chi2.sum() / max(before.chi2.sum(), 1e-300))
+
+
+def _noise(relative: Floats, bootstrap: HostBootstrap, limits: Thresholds) -> Estimate:
+    """Return the median over hosts of noise in sky sigmas, (n, band)."""
+    noise = bootstrap.median(_median_of_bands(relative))
+    return noise.widened(limits["nuisance.floor_noise"] * noise.value)
+
+
 def _median_of_bands(values: Floats) -> Floats:
     """Median of the finite values of each row (n, band); NaN where there is none."""
     result = np.full(len(values), np.nan)
@@ -263,8 +302,15 @@ def _register(state: AuditState, data: FitData, bootstrap: HostBootstrap) -> tup
     stamps = data.added + data.controls - data.recorded
     least = limits["nuisance.control_shift_pix"]
     registration = register(stamps, data.controls, ~data.arc, bootstrap, least)
-    explains = registration.explained >= limits["faults.shift_explained"]
-    return registration, registration.length_pix > least and explains
+    if registration.length_pix <= least:
+        return registration, False
+    if registration.explained >= limits["faults.shift_explained"]:
+        return registration, True
+    # beside strong noise a small shift removes little: then nothing of the sky may be left
+    certain = max(registration.x.least_size, registration.y.least_size) > least
+    beside = ~data.arc & inner_pixels(data.seen.shape)
+    left = share_of_sky(registration.difference, data.controls, beside) if certain else 1.0
+    return registration, left < _SKY_MAY_BE_LEFT
 
 
 def _weigh(data: FitData, noise_nmgy: Floats, limits: Thresholds) -> FitData:

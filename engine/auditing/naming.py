@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.causes import Cause, make_cause
 from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows, spread_rows
 from arcforge.engine.auditing.forward import edge_words, inverse_sqrt_q
+from arcforge.engine.auditing.naming_noise import light_noise, stamp_noise
 from arcforge.engine.auditing.nuisance import FitData, Point
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.solve import Evaluation, evaluate
@@ -43,72 +45,16 @@ _SHIFT_LEAVES = 0.1
 # A shift by an unknown interpolation is off by so many pixels times the root of the share of the sky that it
 # leaves, a tenth of itself at most: order 2 taken for order 3 leaves 0.7 % and is off by 0.02 px
 _OF_UNKNOWN_PIX, _OF_UNKNOWN = 0.25, 0.1
-# Share of the residual's power that neighbouring pixels of white noise may have in common
-_WHITE = 0.1
 # Rows on which coarse sampling is looked for, and the share of the misfit that it may leave
 _SAMPLED_ROWS, _COARSE_LEAVES = 16, 0.2
 # Flux scales whose product with the magnification scatters less than this share of their own scatter are 1/mu
 _FOLLOWS_MAGNIFICATION = 0.2
 
-_UNITS = {
-    "kernel_offset": "px",
-    "control_shift": "px",
-    "pedestal": "nMgy/px",
-    "noise": "sky sigma",
-    "orientation": "",
-    "band_order": "",
-    "provenance": "",
-}
-NEXT_STEP = {
-    "kernel_offset": "centre the PSF kernel and the pixel grid of the renderer",
-    "psf_width": "compare the PSF width that is applied with the one that is recorded, and its unit",
-    "theta_e_scale": "use one convention of the Einstein radius in renderer and catalogue",
-    "source_size": "compare the source size that is rendered with the one that is recorded",
-    "flux_scale": "compare zero points, units and normalisation of the added light",
-    "pedestal": "take stamp and control from one image, and the sky off source templates",
-    "control_shift": "cut stamp and control at the same pixel, without resampling",
-    "orientation": "use one axis order and direction for arc, stamp and control",
-    "band_order": "read the band order from the metadata, for stamp and control alike",
-    "wraparound": "pad the convolution: light that leaves one edge returns at the other",
-    "noise": "add noise to the added light only, or record the noise that was added",
-    "provenance": "find the code and the inputs that made these pixels: the recorded parameters did not",
-}
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A named fault with its size."""
-
-    name: str
-    estimate: float | None
-    ci95: tuple[float, float] | None
-    nominal: float | None
-    unit: str
-    message: str
-
-    @property
-    def certainty(self) -> float:
-        """Distance from the nominal value in widths of the interval."""
-        if self.estimate is None or self.ci95 is None or self.nominal is None:
-            return np.inf
-        return abs(self.estimate - self.nominal) / max(self.ci95[1] - self.ci95[0], 1e-12)
-
 
 def psf_truth_cause(ratio: float, ci95: tuple[float, float]) -> Cause:
     """Return the cause where recorded PSF widths are ``ratio`` times the survey's."""
     text = f"recorded PSF widths are {ratio:.4g} times the survey's{_known(ratio, _KNOWN_WIDTHS)}"
-    return Cause("psf_width", ratio, ci95, 1.0, "ratio", f"{text}; {NEXT_STEP['psf_width']}")
-
-
-def _cause(name: str, estimate: Estimate | None, nominal: float | None, text: str) -> Cause:
-    return Cause(
-        name,
-        None if estimate is None else estimate.value,
-        None if estimate is None else estimate.ci95,
-        nominal,
-        _UNITS.get(name, "ratio"),
-        f"{text}; {NEXT_STEP[name]}",
-    )
+    return replace(make_cause("psf_width", None, 1.0, text), estimate=ratio, ci95=ci95)
 
 
 def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> list[Cause]:
@@ -118,10 +64,10 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
     """
     causes: list[Cause] = []
     if result.displaced:
-        causes.append(_cause(result.displaced.cause, None, None, result.displaced.detail))
+        causes.append(make_cause(result.displaced.cause, None, None, result.displaced.detail))
     if result.registration_matters:
         causes.append(_shift_cause(state, result))
-    grain = _light_noise(data, judge) if result.hypotheses else None
+    grain = light_noise(data, judge) if result.hypotheses else None
     if grain:
         causes.append(grain)
     elif result.hypotheses:
@@ -131,34 +77,9 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
     if any(cause.name == "provenance" for cause in causes):
         note = _sampling_note(state, data)
         causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
-    limit = state.thresholds["nuisance.noise_sigma"]
-    if result.noise.ci95[0] > limit and not result.registration_matters:
-        text = f"the stamp carries white noise of {result.noise.value:.3g} sky sigma that its control lacks"
-        causes.append(_cause("noise", result.noise, 0.0, text))
+    if result.noise.ci95[0] > state.thresholds["nuisance.noise_sigma"]:
+        causes.append(stamp_noise(result))
     return causes
-
-
-def _light_noise(data: FitData, judge: Judge) -> Cause | None:
-    """Return the cause where the record leaves nothing but white noise that follows the arc's light.
-
-    Photon noise of the added light: its variance is the light over a gain. Faults of rendering are smooth.
-    """
-    residual = data.added - data.recorded
-    power = np.sum(residual.astype(np.float64) ** 2, where=data.arc)
-    shared = np.sum(residual[..., 1:] * residual[..., :-1] * (data.arc[..., 1:] & data.arc[..., :-1]))
-    light = np.sum(data.recorded, where=data.arc, dtype=np.float64)
-    if power <= 0 or abs(shared) > _WHITE * power:
-        return None
-    rms = np.sqrt(np.sum(residual**2, axis=(2, 3), where=data.arc) / np.maximum(data.arc.sum((2, 3)), 1))
-    off_arc = np.median(np.abs(residual[~data.arc])) if (~data.arc).any() else 0.0
-    if off_arc > _WHITE * float(np.median(rms)):
-        return None
-    size = judge.bootstrap.median(np.median(rms / data.sky_sigma, axis=1))
-    text = (
-        f"the added light carries white noise of its own, {size.value:.3g} sky sigma over the arc, with the "
-        f"variance of {light / power:.3g} photons a nanomaggy"
-    )
-    return _cause("noise", size, 0.0, text)
 
 
 def _sampling_note(state: AuditState, data: FitData) -> str:
@@ -190,7 +111,7 @@ def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
     unknown = _OF_UNKNOWN_PIX * float(np.sqrt(max(1.0 - shift.explained, 0.0)))
     floor = max(state.thresholds["nuisance.floor_offset_pix"], min(unknown, _OF_UNKNOWN * shift.length_pix))
     length = shift.own.widened(floor) if shift.own else _length(shift.x, shift.y, floor)
-    return _cause("control_shift", length, 0.0, text)
+    return make_cause("control_shift", length, 0.0, text)
 
 
 def _went_with_its_stamp(result: Diagnosis) -> bool:
@@ -272,21 +193,21 @@ def _fitted_cause(
     from arcforge.engine.auditing.diagnosis import summarise
 
     if name in ("orientation", "band_order"):
-        return _cause(name, None, None, best.detail)
+        return make_cause(name, None, None, best.detail)
     if name == "theta_e_scale" and best.point.missing_sqrt_q:
         factor = judge.bootstrap.median(inverse_sqrt_q(state.forward.columns.take(data.rows)))
         text = (
             f"Einstein radii are larger by 1/sqrt(q), median {factor.value:.4g}: "
             "the SIE lacks its factor sqrt(q)"
         )
-        return _cause(
+        return make_cause(
             name, factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value), 1.0, text
         )
     nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
     if "source_bank" in best.free:
         share = nuisance["source_bank"].estimate
         text = f"a constant of {share.value:.3g} of its flux lies {best.detail}, and is lensed with it"
-        return replace(_cause(name, share, 0.0, text), unit="of the source's flux")
+        return replace(make_cause(name, share, 0.0, text), unit="of the source's flux")
     word = _WORDS[name]
     return word(state, nuisance, evaluation, data, judge)
 
@@ -297,7 +218,9 @@ def _offset_cause(
     x, y = nuisance["offset_x_pix"].estimate, nuisance["offset_y_pix"].estimate
     half = ", half a pixel" if any(abs(abs(v.value) - 0.5) < _NEAR for v in (x, y)) else ""
     text = f"every arc lies ({x.value:+.3f}, {y.value:+.3f}) px from its place{half}"
-    return _cause("kernel_offset", _length(x, y, state.thresholds["nuisance.floor_offset_pix"]), 0.0, text)
+    return make_cause(
+        "kernel_offset", _length(x, y, state.thresholds["nuisance.floor_offset_pix"]), 0.0, text
+    )
 
 
 def _pedestal_cause(
@@ -307,14 +230,14 @@ def _pedestal_cause(
     shown = ", ".join(f"{band} {np.median(v):+.3g}" for band, v in zip(data.bands, each, strict=True))
     sigmas = judge.bootstrap.median(np.mean(np.array(each).T / data.sky_sigma, axis=1)).value
     text = f"a constant is added to every stamp ({shown} nMgy/px; {sigmas:+.3f} sky sigma)"
-    return _cause("pedestal", nuisance["pedestal_nmgy"].estimate, 0.0, text)
+    return make_cause("pedestal", nuisance["pedestal_nmgy"].estimate, 0.0, text)
 
 
 def _wraparound_cause(
     state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
 ) -> Cause:
     text = "light that leaves the stamp at one edge returns at the opposite one"
-    return _cause("wraparound", nuisance["wraparound"].estimate, 0.0, text)
+    return make_cause("wraparound", nuisance["wraparound"].estimate, 0.0, text)
 
 
 def _flux_cause(
@@ -337,7 +260,7 @@ def _flux_cause(
     else:
         known = _known(estimate.value, _KNOWN_FLUXES)
         text = f"the added light is {estimate.value:.4g} times the recorded {where}{known}"
-    return _cause("flux_scale", estimate, 1.0, text)
+    return make_cause("flux_scale", estimate, 1.0, text)
 
 
 def _follows_magnification(state: AuditState, scale: Floats, data: FitData) -> bool:
@@ -360,7 +283,7 @@ def _scale_cause(name: str, words: str, known: dict[float, str]) -> Callable[...
         text = f"{words} {estimate.value:.4g} times as recorded{_known(estimate.value, known)}"
         if name == "psf_width" and evaluation.point.edge:
             text += f" (its kernel ends at {edge_words(evaluation.point.edge)})"
-        return _cause(name, estimate, 1.0, text)
+        return make_cause(name, estimate, 1.0, text)
 
     return describe
 
@@ -395,4 +318,4 @@ def _provenance(result: Diagnosis) -> Cause:
         if n.outside and not name.startswith("pedestal_nmgy_")
     )
     text = f"no named fault explains the pixels ({fits}); best values of all at once: {best or 'as recorded'}"
-    return _cause("provenance", None, None, text)
+    return make_cause("provenance", None, None, text)

@@ -138,6 +138,11 @@ class FitData:
     seen: NDArray[np.bool_]
     templates: dict[str, Images] = field(default_factory=dict)
 
+    @property
+    def beside(self) -> NDArray[np.bool_]:
+        """Pixels that count and hold no arc: bool (n, band, y, x)."""
+        return ~self.arc & self.seen
+
     def take(self, index: Integers) -> FitData:
         """Return some of the rows."""
         arrays = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcforge.engine.auditing import plots
-from arcforge.engine.auditing.naming import NEXT_STEP
+from arcforge.engine.auditing.causes import NEXT_STEP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

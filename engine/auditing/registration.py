@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import BSpline
 
+from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
 
 Floats = NDArray[np.float64]
@@ -27,6 +29,12 @@ _SPLINE_DEGREE = {"linear": 1, "quadratic": 2, "cubic": 3, "quartic": 4, "quinti
 _SMOOTH_OPERATOR = "quintic"
 # Rows have shifts of their own where those leave less than this share of what a common one leaves
 _OWN_GAIN = 0.2
+# Side of the neighbourhood that any interpolation is taken to end in, on either side of a pixel
+_FILTER_REACH_PIX = 3
+# Simulated rows that tell how interpolation damps noise
+_DAMPED_ROWS = 8
+# Rows that tell which interpolation it was, beside noise
+_NOISY_ROWS = 16
 # Less of the sky explained means noise that only one of the two has
 _QUIET = 0.95
 
@@ -49,6 +57,8 @@ class Registration:
         What was interpolated.
     difference : float32 (n, band, y, x)
         Stamp - model - control after registration, zero at the rim.
+    damping : float
+        Share of the sigma of the stamp's own white noise that interpolation leaves in ``difference``.
     """
 
     x: Estimate
@@ -58,6 +68,7 @@ class Registration:
     operator: str
     moved: str
     difference: Images
+    damping: float = 1.0
 
     @property
     def length_pix(self) -> float:
@@ -109,13 +120,55 @@ def register(
             rows = start
     if found.operator and found.explained < _QUIET:
         # interpolation damps noise, so that noisy pixels ask for shifts that damp it: smooth ones do not
-        found = replace(found, rows=rows)
+        shift = rows if own else np.nanmedian(rows, axis=0)
+        found = replace(_align_in_noise(stamps, controls, weight, shift, found), rows=rows)
         own = bootstrap.median(np.hypot(*rows.T)) if own else None
     y, x = (bootstrap.median(found.rows[:, axis]) for axis in (0, 1))
     moved = "control" if found.direction > 0 else "stamp"
     words = f"{found.operator} interpolation of the {moved}"
     difference = np.where(inner, found.difference, np.float32(0.0))
-    return Registration(x, y, own, found.explained, words, moved, difference)
+    return Registration(x, y, own, found.explained, words, moved, difference, _damping(found))
+
+
+def share_of_sky(difference: Images, controls: Images, where: Flags) -> float:
+    """Share of a difference's variance that each control's neighbourhood of each pixel predicts; 0 for noise.
+
+    What another interpolation than the right one leaves is such a filter of the sky, whatever it is.
+
+    Parameters
+    ----------
+    difference, controls : float32 (n, band, y, x)
+    where : bool (n, band, y, x)
+        Pixels that count.
+    """
+    reach = range(-_FILTER_REACH_PIX, _FILTER_REACH_PIX + 1)
+    shares = []
+    for image, control, flags in zip(difference, controls, where, strict=True):
+        near = [np.roll(control, (dy, dx), (1, 2))[flags] for dy in reach for dx in reach]
+        design = np.stack([*near, np.ones(int(flags.sum()), dtype=np.float32)]).astype(np.float64)
+        values = image[flags].astype(np.float64)
+        spare = len(values) - len(design)
+        if spare < len(values) / 2 or np.ptp(values) <= 0:
+            continue
+        # matrices this narrow cost many threads more than they save
+        normal, target = np.einsum("ip,jp->ij", design, design), np.einsum("ip,p->i", design, values)
+        weights = np.linalg.lstsq(normal, target, rcond=1e-12)[0]
+        left = values - np.einsum("i,ip->p", weights, design)
+        shares.append(1.0 - np.sum(left**2) / spare / values.var())
+    return float(np.median(shares)) if shares else 0.0
+
+
+def _damping(found: _Alignment) -> float:
+    """Send white noise the way of the stamps, and measure it as theirs will be."""
+    if not found.operator or found.direction < 0:
+        return 1.0
+    shape = (_DAMPED_ROWS, 3, *found.difference.shape[2:])
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    shifts = found.rows[np.isfinite(found.rows).all(1)]
+    shifts = shifts[np.linspace(0, len(shifts) - 1, _DAMPED_ROWS).astype(np.int64)]
+    back = move(move(noise, shifts, found.operator), -shifts, _SMOOTH_OPERATOR)
+    free = np.broadcast_to(inner_pixels(shape[2:]), shape)
+    return float(np.nanmedian(added_noise(back, free).sigma))
 
 
 def inner_pixels(shape: tuple[int, ...]) -> Flags:
@@ -131,10 +184,53 @@ def _align(stamps: Images, controls: Images, weight: Flags, shift: Floats, least
     before = _robust_power(difference, weight)
     if np.median(np.hypot(*np.atleast_2d(shift).T)) < least_shift:
         return _Alignment(np.broadcast_to(shift, (len(stamps), 2)), "", 1, difference, before, 0.0)
-    operator, direction = _best_operator(stamps, controls, weight, shift)
+    powers = {key: _robust_power(left, weight) for key, left in _each_operator(stamps, controls, shift)}
+    operator, direction = min(powers, key=lambda key: powers[key])
     one, other = (stamps, controls) if direction > 0 else (controls, stamps)
     rows = direction * _descend(one, other, weight, direction * shift, operator)
     shift = rows if shift.ndim == 2 else np.nanmedian(rows, axis=0)
+    return _moved(stamps, controls, weight, shift, rows, (operator, direction), before)
+
+
+def _align_in_noise(
+    stamps: Images, controls: Images, weight: Flags, shift: Floats, found: _Alignment
+) -> _Alignment:
+    """Choose the interpolation again where one of the two has noise of its own, which linear ones damp.
+
+    The right one leaves nothing that the sky predicts.
+    """
+    few = np.unique(np.linspace(0, len(stamps) - 1, _NOISY_ROWS).astype(np.int64))
+    of_few = shift[few] if shift.ndim == 2 else shift
+    shares = {
+        key: share_of_sky(left, controls[few], weight[few]) * _robust_power(left, weight[few])
+        for key, left in _each_operator(stamps[few], controls[few], of_few)
+    }
+    best = min(shares, key=lambda key: shares[key])
+    before = found.power / max(1.0 - found.explained, 1e-30)
+    return _moved(stamps, controls, weight, shift, found.rows, best, before)
+
+
+def _each_operator(
+    stamps: Images, controls: Images, shift: Floats
+) -> Iterator[tuple[tuple[str, int], Images]]:
+    """Yield every interpolation with what it moved, +1 control and -1 stamp, and the difference it leaves."""
+    for operator in SHIFT_OPERATORS:
+        yield (operator, 1), move(stamps, shift, operator) - controls
+        yield (operator, -1), stamps - move(controls, -shift, operator)
+
+
+def _moved(
+    stamps: Images,
+    controls: Images,
+    weight: Flags,
+    shift: Floats,
+    rows: Floats,
+    way: tuple[str, int],
+    before: float,
+) -> _Alignment:
+    """Take the shift back: what is left, at the stamp's place."""
+    operator, direction = way
+    one, other = (stamps, controls) if direction > 0 else (controls, stamps)
     difference = direction * (move(one, direction * shift, operator) - other)
     power = _robust_power(difference, weight)
     if direction > 0:
@@ -215,15 +311,6 @@ def _transfer(frequency: Floats, shifts: Floats, operator: str) -> NDArray[np.co
     waves = np.exp(-2j * np.pi * np.outer(taps, frequency))
     still = np.nan_to_num(basis(taps.astype(np.float64))) @ waves
     return np.asarray(np.nan_to_num(basis(taps - shifts[:, None])) @ waves / still)
-
-
-def _best_operator(stamps: Images, controls: Images, weight: Flags, shift: Floats) -> tuple[str, int]:
-    """Return the interpolation that explains the sky best, and what it moved: +1 control, -1 stamp."""
-    powers = {}
-    for operator in SHIFT_OPERATORS:
-        powers[operator, 1] = _robust_power(move(stamps, shift, operator) - controls, weight)
-        powers[operator, -1] = _robust_power(stamps - move(controls, -shift, operator), weight)
-    return min(powers, key=lambda key: powers[key])
 
 
 def _robust_power(difference: Images, weight: Flags) -> float:

@@ -24,6 +24,12 @@ class Estimate:
     ci95: Interval
     se: float
 
+    @property
+    def least_size(self) -> float:
+        """Least distance from zero within the interval."""
+        low, high = self.ci95
+        return 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
+
     def widened(self, floor: float) -> Estimate:
         """Return the estimate with an interval of at least ``floor`` to each side, for shared errors."""
         low = min(self.ci95[0], self.value - floor)

@@ -29,7 +29,7 @@ def check_residual(state: AuditState) -> Finding:
     """R1: stamp - control - model is as small as two converged renderers allow, in 95 % of the rows."""
     limits = state.thresholds
     residual = state.added - state.model
-    measured = measure_residual(residual, ~state.arc_free, state.model_peak, state.sky_sigma)
+    measured = measure_residual(residual, ~state.arc_free, state.arc_free, state.model_peak, state.sky_sigma)
     level = limits["residual.row_quantile"]
     of_peak = state.bootstrap.quantile(measured["rms_of_peak"], level)
     of_sky = state.bootstrap.quantile(measured["rms_of_sky"], level)

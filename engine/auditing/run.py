@@ -24,6 +24,7 @@ from arcforge.engine.auditing import (
     selftest,
     sky,
 )
+from arcforge.engine.auditing.causes import Cause
 from arcforge.engine.auditing.checks import (
     FAIL,
     INCONCLUSIVE,
@@ -34,7 +35,7 @@ from arcforge.engine.auditing.checks import (
     Outcome,
     run_check,
 )
-from arcforge.engine.auditing.naming import Cause, psf_truth_cause
+from arcforge.engine.auditing.naming import psf_truth_cause
 from arcforge.engine.auditing.pairs import draw_pairs
 from arcforge.engine.auditing.parameters import recorded_parameters
 from arcforge.engine.auditing.sources import open_pairs

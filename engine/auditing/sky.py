@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from arcforge.engine.auditing.added_noise import high_pass, inner_free
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, Finding
 from arcforge.engine.noise_models import SKY_MAG_ARCSEC2
 
@@ -21,47 +21,12 @@ Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-# Fourth difference: blind to arcs that spread beyond the model, keeps white noise; its variance is 70 sigma^2
-_FOURTH_DIFFERENCE = np.array([1.0, -4.0, 6.0, -4.0, 1.0], dtype=np.float32)
-_FOURTH_DIFFERENCE_NORM = float(np.sqrt(np.sum(_FOURTH_DIFFERENCE**2)))
-
-
-def high_pass(images: Images) -> tuple[Images, Images]:
-    """Fourth differences of (n, band, y, x) images along y and x; white noise keeps its sigma."""
-    kernel = _FOURTH_DIFFERENCE / np.float32(_FOURTH_DIFFERENCE_NORM)
-    along_y = ndimage.correlate1d(images, kernel, axis=2, mode="nearest")
-    along_x = ndimage.correlate1d(images, kernel, axis=3, mode="nearest")
-    return along_y, along_x
-
-
-def _inner(free: Flags) -> Flags:
-    """Pixels whose 5-pixel neighbourhood along both axes is free of arc and inside the stamp."""
-    cross = ndimage.generate_binary_structure(2, 1)
-    grown = ndimage.binary_erosion(free, structure=cross[None, None], iterations=2, border_value=0)
-    return np.asarray(grown)
-
-
-def white_noise(difference: Images, free: Flags) -> Floats:
-    """Sigma of the white noise in a difference of images where ``free`` (n, band, y, x) allows: (n, band).
-
-    By the median absolute fourth difference, so that sources that only one image has do not count as noise.
-    NaN where fewer than 50 pixels are free.
-    """
-    inner = _inner(free)
-    sigma = np.full(difference.shape[:2], np.nan)
-    stacked = np.stack(high_pass(difference))
-    for n, band in np.ndindex(*sigma.shape):
-        chosen = inner[n, band]
-        if chosen.sum() >= 50:
-            sigma[n, band] = 1.4826 * np.median(np.abs(stacked[:, n, band][:, chosen]))
-    return sigma
-
 
 def pairing_correlation(first: Images, second: Images, free: Flags) -> Floats:
     """Correlation of two sets' high-pass pixels where no arc is: (n,), NaN where too few."""
     result = np.full(len(first), np.nan)
     for n in range(len(first)):
-        chosen = _inner(free[n : n + 1])[0]
+        chosen = inner_free(free[n : n + 1])[0]
         if chosen.sum() >= 100:
             # a row at a time: the filtered images of a whole sample would take as much memory again, twice
             a, b = (np.concatenate(high_pass(images[n : n + 1])) for images in (first, second))
@@ -176,7 +141,7 @@ def check_registration(state: AuditState) -> Finding:
         status = FAIL if low > limit else PASS if high <= limit else INCONCLUSIVE
         return Finding(status, text, registration.own.value, (low, high), limit)
     x, y = registration.x, registration.y
-    low = max(min(abs(v) for v in e.ci95) if e.ci95[0] * e.ci95[1] > 0 else 0.0 for e in (x, y))
+    low = max(x.least_size, y.least_size)
     high = max(max(abs(v) for v in e.ci95) for e in (x, y))
     status = PASS if high <= limit else FAIL if low > limit else INCONCLUSIVE
     return Finding(

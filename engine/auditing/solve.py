@@ -51,8 +51,8 @@ class Evaluation:
         Root mean square over the arc's pixels that remains after the row's own steps, of the arc's peak and
         of the sky sigma; the larger over bands.
     structured : (n,)
-        The part of the mean square (of the peak) that a pixel shares with its neighbours; white noise adds
-        nothing.
+        The part of the mean square (of the peak) that a pixel shares with its neighbours, beyond what it
+        shares beside the arc: noise adds nothing.
     """
 
     point: Point
@@ -173,7 +173,11 @@ def _evaluate_batch(
         "chi2": np.einsum("ij,ij->i", weighted, weighted, dtype=np.float64),
         "left": np.einsum("ij,ij->i", left, left, dtype=np.float64),
         **measure_residual(
-            left.reshape(residual.shape) / _root_of_bands(data), data.arc, data.peak, data.sky_sigma
+            left.reshape(residual.shape) / _root_of_bands(data),
+            data.arc,
+            data.beside,
+            data.peak,
+            data.sky_sigma,
         ),
     }
 
@@ -253,15 +257,19 @@ def _derivative(
 
 
 def measure_residual(
-    residual: Images, arc: NDArray[np.bool_], peak: Floats, sky_sigma: Floats
+    residual: Images,
+    arc: NDArray[np.bool_],
+    beside: NDArray[np.bool_],
+    peak: Floats,
+    sky_sigma: Floats,
 ) -> dict[str, Floats]:
     """Measure what a model leaves, over the arc's pixels.
 
     Parameters
     ----------
     residual : float32 (n, band, y, x)
-    arc : bool (n, band, y, x)
-        Pixels that count as arc.
+    arc, beside : bool (n, band, y, x)
+        Pixels that count as arc, and those without arc that tell what noise leaves.
     peak, sky_sigma : float64 (n, band)
         Of the predicted arc and of the control's sky; a band without light is left out.
 
@@ -275,16 +283,22 @@ def measure_residual(
     n_arc = np.maximum(arc.sum((2, 3)), 1)
     square = np.einsum("nbyx,nbyx,nbyx->nb", residual, residual, arc, dtype=np.float64) / n_arc
     rms = np.sqrt(square)
-    shared = 0.5 * sum(
-        np.sum(residual[a] * residual[b] * (arc[a] & arc[b]), axis=(2, 3), dtype=np.float64)
-        / np.maximum((arc[a] & arc[b]).sum((2, 3)), 1)
-        for a, b in _NEIGHBOURS
-    )
+    shared = _shared_by_neighbours(residual, arc) - _shared_by_neighbours(residual, beside)
     return {
         "rms_of_peak": np.where(lit, rms / safe_peak, 0.0).max(1),
         "rms_of_sky": np.where(lit, rms / sky_sigma, 0.0).max(1),
         "structured": np.where(lit, shared / safe_peak**2, 0.0).mean(1),
     }
+
+
+def _shared_by_neighbours(residual: Images, where: NDArray[np.bool_]) -> Floats:
+    """Mean product of neighbouring pixels that both count: (n, band), 0 where there are none."""
+    found = np.zeros(residual.shape[:2])
+    for one, other in _NEIGHBOURS:
+        both = where[one] & where[other]
+        products = np.einsum("nbyx,nbyx,nbyx->nb", residual[one], residual[other], both, dtype=np.float64)
+        found += 0.5 * products / np.maximum(both.sum((2, 3)), 1)
+    return found
 
 
 # Each pixel with the next one in y and in x

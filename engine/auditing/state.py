@@ -200,8 +200,12 @@ class AuditState:
     @cached_property
     def sky_sigma(self) -> Floats:
         """Noise of each control's sky: (n, band), from the scatter of its outer pixels."""
+        return self.sky_sigma_of(self.pairs.controls)
+
+    def sky_sigma_of(self, images: Images) -> Floats:
+        """Noise of the sky of (k, band, y, x) images: (k, band)."""
         outer = self.distance >= self.thresholds["core.outer_pix"]
-        sky = self.pairs.controls[:, :, outer].astype(np.float64)
+        sky = images[:, :, outer].astype(np.float64)
         deviation = np.abs(sky - np.median(sky, axis=2, keepdims=True))
         return np.asarray(MAD_TO_SIGMA * np.median(deviation, axis=2))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arcforge.engine.auditing.attribution import largest_share
+from arcforge.engine.auditing.causes import NEXT_STEP, Cause
 from arcforge.engine.auditing.checks import FAIL, PASS, SKIPPED, WARN, Outcome
-from arcforge.engine.auditing.naming import NEXT_STEP, Cause
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.gate import GateResult
