@@ -30,7 +30,7 @@ TEXT = np.dtypes.StringDType()
 # get their arcs from tests/plain_render.py in such a run, or wait for compiled kernels (marker ``compiled``).
 OF_KERNELS = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
-    *("reference", "layout", "render_unconvolved", "catalog", "noise", "image_kernels", "cuts", "math64"),
+    *("reference", "layout", "render_unconvolved", "catalog", "image_kernels", "math64"),
     "low_rank",
 )
 

@@ -35,7 +35,6 @@ def column(store: Any, name: str) -> Any:
     return store.catalog.column(name).to_numpy()
 
 
-@pytest.mark.compiled
 def test_every_row_passes_every_cut(cut: Any) -> None:
     lens = column(cut, "theta_e_arcsec") > 0
     assert 0.8 < lens.mean() < 0.97
@@ -49,7 +48,6 @@ def test_every_row_passes_every_cut(cut: Any) -> None:
     assert verify(cut.path, level="deep").sound
 
 
-@pytest.mark.compiled
 def test_rejections_are_counted_by_cut(cut: Any, cut_config: Config, tmp_path: Any) -> None:
     tries = column(cut, "draw_tries")
     rejected = {name: column(cut, f"rejected_{name}") for name in CUTS}
@@ -66,7 +64,6 @@ def test_rejections_are_counted_by_cut(cut: Any, cut_config: Config, tmp_path: A
     assert (tries[bad] > 1).all()
 
 
-@pytest.mark.compiled
 def test_partitions_and_threads_give_the_same_rows(
     cut: Any, cut_config: Config, tmp_path: Any, tree_hashes: Any
 ) -> None:
@@ -79,7 +76,6 @@ def test_partitions_and_threads_give_the_same_rows(
     assert tree_hashes(out) == tree_hashes(cut.path)
 
 
-@pytest.mark.compiled
 def test_cuts_that_nothing_passes_name_the_row_and_the_cut(cut_config: Config, tmp_path: Any) -> None:
     config = replace(cut_config, cuts=MappingProxyType({"theta_e_fwhm_min": 50.0}))
     with pytest.raises(ConfigError, match=r"row 0: none of 200 draws .* \(200 by theta_e_fwhm_min\)"):
@@ -131,7 +127,6 @@ def test_visibility_is_the_arcs_mean_share_in_the_brightness() -> None:
     assert nothing_else == pytest.approx(1.0)
 
 
-@pytest.mark.compiled
 def test_rows_that_are_hard_to_see_are_drawn_again(tmp_path: Any, cut_config: Config) -> None:
     config = replace(cut_config, cuts=MappingProxyType({"visibility_min": 0.4}))
     store = inject(tmp_path / "V.zarr", config=config, n=120, seed=4)

@@ -164,7 +164,6 @@ def test_rings_and_spirals_lie_about_the_lens_with_their_flux_and_turn() -> None
     assert np.abs(left - right).max() > 0.1 * left.max()
 
 
-@pytest.mark.compiled
 def test_a_run_with_every_negative_is_made_again_bit_for_bit(tmp_path: Any) -> None:
     kinds = ("unlensed", "averaged", "ring", "spiral")
     shares = "".join(f"{kind} = 0.15\n" for kind in kinds)

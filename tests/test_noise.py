@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from arcforge.kernels.noise import add_gaussian, add_poisson
 
 SEED, PURPOSE = np.uint64(5), np.uint64(77)
 N = 40_000
+ROWS = 30 if numba.config.DISABLE_JIT else 300  # of a store
 # a sample variance of N numbers scatters by sqrt(2 / N) (more where counts are few): 4 sigma of it
 TOLERANCE = 4 * np.sqrt(3 / N)
 
@@ -87,10 +89,9 @@ def test_pixels_without_light_and_rows_apart_are_untouched() -> None:
 def noisy(request, tmp_path_factory, small_config):
     config = replace(small_config, noise=request.param, control_fraction=0.2)
     path: Path = tmp_path_factory.mktemp("noise") / f"{request.param}.zarr"
-    return inject(path, config=config, n=300, seed=7)
+    return inject(path, config=config, n=ROWS, seed=7)
 
 
-@pytest.mark.compiled
 def test_the_noise_of_a_store_is_its_models_and_can_be_made_again(noisy) -> None:
     everything = slice(None)
     arcs, noise = noisy.arcs(everything), noisy.noise(everything)
@@ -117,21 +118,20 @@ def test_the_noise_of_a_store_is_its_models_and_can_be_made_again(noisy) -> None
 @pytest.mark.compiled
 def test_threads_and_partitions_give_the_same_noise(noisy, tmp_path, small_config, tree_hashes) -> None:
     config = replace(small_config, noise=noisy.catalog.column("noise")[0].as_py(), control_fraction=0.2)
-    other = inject(tmp_path / "o.zarr", config=config, n=300, seed=7, threads=1)
+    other = inject(tmp_path / "o.zarr", config=config, n=ROWS, seed=7, threads=1)
     assert tree_hashes(other.path) == tree_hashes(noisy.path)
 
 
 @pytest.mark.compiled
 def test_noise_changes_neither_draws_nor_light(noisy, tmp_path, small_config) -> None:
-    quiet = inject(tmp_path / "q.zarr", config=replace(small_config, control_fraction=0.2), n=300, seed=7)
-    rows = np.arange(0, 300, 20)
+    quiet = inject(tmp_path / "q.zarr", config=replace(small_config, control_fraction=0.2), n=ROWS, seed=7)
+    rows = np.arange(0, ROWS, 20)
     np.testing.assert_array_equal(noisy.ctrls(rows), quiet.ctrls(rows))
     # a rounding of the sum is all that differs
     np.testing.assert_allclose(noisy.arcs(rows) - noisy.noise(rows), quiet.arcs(rows), atol=1e-8)
     np.testing.assert_array_equal(quiet.noise(rows), 0)
 
 
-@pytest.mark.compiled
 def test_gains_follow_from_sky_and_inverse_variance_or_are_given(tmp_path, small_config) -> None:
     config = replace(small_config, noise="poisson")
     store = inject(tmp_path / "a.zarr", config=config, n=20, seed=1)
@@ -143,7 +143,6 @@ def test_gains_follow_from_sky_and_inverse_variance_or_are_given(tmp_path, small
     assert set(store.catalog.column("gain_e_per_nmgy_r").to_pylist()) == {3e4}
 
 
-@pytest.mark.compiled
 def test_a_gain_in_other_units_is_refused_with_the_right_order(tmp_path, small_config) -> None:
     wrong = replace(small_config, noise="poisson", gain_e_per_nmgy=MappingProxyType({"r": 150.0}))
     with pytest.raises(ConfigError, match=r"ask for a sky of 2[5-9]\.\d mag.*call for about [2-9.]+e\+04"):
