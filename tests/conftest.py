@@ -32,6 +32,7 @@ OF_KERNELS = (
     *("math32", "transfer", "separable", "lenses", "deflection", "render_kernels", "draws", "pairing"),
     *("reference", "layout", "render_unconvolved", "catalog", "image_kernels", "math64"),
     "low_rank",
+    "sampling",
 )
 
 

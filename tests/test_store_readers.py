@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from arcforge.engine import durable
+from arcforge.engine.arrays import ImageArray
 from arcforge.engine.errors import StoreCorruptError
 from arcforge.engine.image_reader import ImageReader
+from arcforge.engine.shards import ABSENT
 
 
 def test_tensorstore_reads_the_same_pixels(written):
@@ -68,3 +71,32 @@ def test_codecs_of_another_writer_are_refused(written):
     path.write_text(path.read_text().replace('"blosc"', '"gzip"'))
     with pytest.raises(StoreCorruptError, match="gzip"):
         ImageReader(written.root, "arcs").read(0, 1)
+
+
+def test_no_rows_are_no_read_and_an_absent_chunk_is_told(written, monkeypatch):
+    reader = ImageReader(written.root, "arcs")
+    assert reader.read(512, 512).shape == (0, 2, 8, 8)
+    real = ImageReader._index
+
+    def without_the_second(self, shard):
+        index = real(self, shard).copy()
+        index[1] = ABSENT
+        return index
+
+    monkeypatch.setattr(ImageReader, "_index", without_the_second)
+    np.testing.assert_array_equal(reader.read(0, 16), written.arcs[:16])
+    with pytest.raises(StoreCorruptError, match="a chunk of shard 0 is not there"):
+        reader.read(0, 32)
+
+
+def test_pixels_that_are_not_compressed_are_read(tmp_path):
+    pixels = np.random.default_rng(3).normal(size=(40, 1, 4, 4)).astype(np.float32)
+    array = ImageArray("arcs", pixels.shape, 8, 32, compression=None)
+    files = dict(array.metadata())
+    for shard, first in ((0, 0), (1, 32)):
+        files |= {key: bytes(data) for key, data in array.encode(shard, pixels[first : first + 32]).items()}
+    for key, data in files.items():
+        durable.place(tmp_path / key, data)
+    reader = ImageReader(tmp_path, "arcs")
+    for first, stop in ((0, 40), (3, 35)):
+        np.testing.assert_array_equal(reader.read(first, stop), pixels[first:stop])
