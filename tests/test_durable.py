@@ -119,12 +119,12 @@ def test_a_lock_of_a_store_that_was_removed_meanwhile_is_taken_anew(tmp_path, mo
 def test_a_lock_folder_that_goes_between_two_steps_is_made_again(tmp_path, monkeypatch):
     real, folder, seen = os.open, tmp_path / durable.LOCK_FOLDER, []
 
-    def open_once_gone(path, *how):
+    def open_once_gone(path, *how, **more):
         if path == folder / "store":
             seen.append(path)
             if len(seen) == 1:
                 folder.rmdir()
-        return real(path, *how)
+        return real(path, *how, **more)
 
     monkeypatch.setattr(os, "open", open_once_gone)
     with write_lock(tmp_path):
