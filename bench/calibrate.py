@@ -2,9 +2,9 @@
 
     python -m arcforge.bench.calibrate --pairs 240 --seeds 1 --out calibration.json
 
-Each fault of ``planted.FAULTS`` and each pair of ``planted_several`` are made in one of the surveys of
-``surveys.SURVEYS`` in turn (another with each seed), by a renderer that is not the engine's; clean sets in
-every survey, those of ``OTHER_SURVEYS`` too. A seed takes an hour.
+Each fault of ``planted.FAULTS``, ``planted_several`` and ``planted_conventions`` is made in one of the
+surveys of ``surveys.SURVEYS`` in turn (another with each seed), by a renderer that is not the engine's; clean
+sets in every survey, those of ``OTHER_SURVEYS`` too. A seed takes an hour.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from arcforge.bench.planted import FAULTS, Fault, PairedSet, make_set
+from arcforge.bench.planted_conventions import CONVENTIONS
 from arcforge.bench.planted_several import TWO_FAULTS
 from arcforge.bench.surveys import OTHER_SURVEYS, SURVEYS, Survey
 from arcforge.engine.auditing.run import CHECKS, run_audit
@@ -36,7 +37,7 @@ def list_cases(seeds: Sequence[int]) -> Iterator[tuple[Fault, Survey, int]]:
         yield from ((FAULTS[0], survey, seed) for survey in (*SURVEYS, *OTHER_SURVEYS))
         for k, fault in enumerate(FAULTS[1:]):
             yield fault, SURVEYS[(k + seed) % len(SURVEYS)], seed
-        for k, fault in enumerate(TWO_FAULTS):
+        for k, fault in enumerate((*TWO_FAULTS, *CONVENTIONS)):
             yield fault, SURVEYS[(k + seed) % len(SURVEYS)], seed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage, signal
@@ -10,7 +12,9 @@ from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
 from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.forward import Change, Forward
 from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
+from arcforge.engine.auditing.notes import note_on_provenance
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.readings import NAMED, READINGS
 from arcforge.engine.auditing.registration import (
     SHIFT_OPERATORS,
     inner_pixels,
@@ -21,6 +25,7 @@ from arcforge.engine.auditing.registration import (
 from arcforge.engine.auditing.resampling import HostBootstrap
 from arcforge.engine.auditing.sky import pairing_correlation
 from arcforge.engine.auditing.solve import evaluate, fit
+from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.transforms import ORIENTATIONS, list_transforms
 from arcforge.engine.catalog import render_columns
 
@@ -115,6 +120,42 @@ def test_an_edge_in_widths_is_one_in_pixels_of_each_band(forward):
             edge = 1.5 * forward.columns.psf_fwhm_arcsec[row, band] / PIXSCALE_ARCSEC
             in_pix = forward.render(rows, Change(kernel_edge_pix=edge))
             np.testing.assert_allclose(in_fwhm[row, band], in_pix[row, band], atol=1e-6)
+
+
+def test_readings_of_ellipticity_give_the_axis_ratio_that_they_name(forward):
+    recorded = forward.columns.lens_e
+    for words, of_ratio in (("1 - q", lambda q: 1 - q), ("(1 - q^2)", lambda q: (1 - q**2) / (1 + q**2))):
+        reading = next(r for name, r in READINGS.items() if f"lens taken for {words}" in name)
+        e = reading.apply(forward.columns).lens_e
+        np.testing.assert_allclose(of_ratio((1 - e) / (1 + e)), recorded, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["the ellipticity of the lens taken for 1 - q", "sources of Sersic index 4", "no shear"]
+)
+def test_a_reading_without_a_name_is_told_in_words(forward, name):
+    data = data_of(forward, forward.render(np.arange(N), Change(reading=name)))
+    state = SimpleNamespace(forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows))
+    result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
+    assert note_on_provenance(state, result, data).startswith(f"{name}: that would leave 0 %")
+
+
+def test_pairs_of_two_kinds_are_told_with_their_rows(forward):
+    added = forward.render(np.arange(N))
+    added[4:8] = forward.render(np.arange(4, 8), Change(psf_width=2.0))
+    data = data_of(forward, added)
+    state = SimpleNamespace(forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows))
+    result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
+    note = note_on_provenance(state, result, data)
+    assert note.startswith("67 % of the pairs are as recorded, others are not (rows 4, 5, 6, ...)")
+
+
+def test_no_two_readings_are_one(forward):
+    rows = np.arange(2)
+    images = [forward.render(rows, Change(reading=name)) for name in NAMED]
+    flat = np.array([image.ravel() for image in (forward.render(rows), *images)])
+    apart = np.linalg.norm(flat[:, None] - flat, axis=2) + np.eye(len(flat))
+    assert apart.min() > 1e-3
 
 
 def test_wraparound_is_what_a_periodic_convolution_returns(forward):

@@ -14,6 +14,7 @@ from scipy import optimize
 
 from arcforge.engine.auditing.bank import HALF_SIZES_ARCSEC, BankPedestal
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.readings import NAMED, READINGS
 from arcforge.engine.auditing.solve import Evaluation, best_kernel_edge, evaluate, fit
 from arcforge.engine.auditing.transforms import list_transforms
 from arcforge.engine.errors import ArcforgeError
@@ -42,8 +43,8 @@ _FINALISTS = 3
 # The fit of everything at once shows what several faults may do; where none explains, it need not converge
 _JOINT_ITERATIONS = 6
 _FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
-# A turned or exchanged image, or the SIE without sqrt(q), is the base for further faults only where undoing
-# it removes this share of the misfit
+# A turned or exchanged image, or another reading of the record, is the base for further faults only where
+# undoing it removes this share of the misfit
 _TRANSFORM_GAIN = 0.5
 
 
@@ -134,6 +135,11 @@ def _rank(hypothesis: Hypothesis) -> tuple[bool, int, float]:
     return (not hypothesis.explains, n_causes, hypothesis.misfit)
 
 
+def _of_reading(name: str) -> tuple[tuple[str, ...], str]:
+    """Return causes and words of a reading of the record."""
+    return (READINGS[name].cause,), READINGS[name].words
+
+
 @dataclass(frozen=True)
 class _Look:
     """A first look at a cause; ``promise`` is the misfit a row that a fit from here may reach."""
@@ -168,11 +174,13 @@ class _Finder:
         return record
 
     def without_parameters(self) -> list[Hypothesis]:
-        """Flips, turns and exchanged bands, and the SIE without sqrt(q)."""
+        """Flips, turns and exchanged bands, and the best of the other readings of the record."""
         # those of stamp or control show in the noise, and are taken back before any fit
         transforms = [t for t in list_transforms(self.data.bands) if t.part == "arc"]
         found = [self._evaluate((t.cause,), t.detail, Point(), (), t.undo) for t in transforms]
-        found.append(self._evaluate(("theta_e_scale",), "1/sqrt(q)", Point(missing_sqrt_q=True), ()))
+        few = self.data.take(self.few_rows)
+        reading = min(NAMED, key=lambda name: self._misfit(few, Point(reading=name)))
+        found.append(self._evaluate(*_of_reading(reading), Point(reading=reading), ()))
         return found
 
     def singles(self, least_misfit: float) -> list[Hypothesis]:
@@ -260,9 +268,10 @@ class _Finder:
         data = base.apply(self.data)
         names = (*parameter_names(data.bands), *data.templates)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
-        if base.point.missing_sqrt_q:
-            fixed += ("theta_e_scale",)
-            names = tuple(n for n in names if n != "theta_e_scale")
+        if base.point.reading:
+            cause = READINGS[base.point.reading].cause
+            fixed = tuple(dict.fromkeys((*fixed, cause)))
+            names = tuple(n for n in names if n not in parameters_of(data.bands).get(cause, ()))
         # an edge that was taken up for want of another fault would stay where it is
         start = base.point.whole()
         every = fit(self.forward, data, start, names, max_iterations=_JOINT_ITERATIONS)
@@ -278,16 +287,16 @@ class _Finder:
     def _base(self, found: Sequence[Hypothesis]) -> Hypothesis:
         """Return where to look for several faults from: the best, or the best with what no step leads to.
 
-        Turned arcs, exchanged bands and the SIE without sqrt(q) may gain little beside a large other fault.
+        Turned arcs, exchanged bands and other readings may gain little beside a large other fault.
         """
         record = next(h for h in found if not h.causes)
         base = found[0]
         if set(base.causes) & set(_FAULTS_OF_THE_IMAGE) and base.misfit > _TRANSFORM_GAIN * record.misfit:
             base = next(h for h in found if not set(h.causes) & set(_FAULTS_OF_THE_IMAGE))
-        if set(base.causes) & set(_FAULTS_OF_THE_IMAGE) or base.point.missing_sqrt_q:
+        if set(base.causes) & set(_FAULTS_OF_THE_IMAGE) or base.point.reading:
             return base
         # whatever sources the bank of templates may have had, they stand in for another fault as well
-        plain = next(h for h in found if h.apply is _as_it_is)
+        plain = next(h for h in found if h.apply is _as_it_is and not h.point.reading)
         few = self.data.take(self.few_rows)
         fluxes = parameters_of(few.bands)["flux_scale"]
 
@@ -297,8 +306,11 @@ class _Finder:
         leaps = [
             (t.cause, t.detail, plain.point, t.undo) for t in list_transforms(few.bands) if t.part == "arc"
         ]
-        held = {name: value for name, value in plain.point.values.items() if name != "theta_e_scale"}
-        leaps.append(("theta_e_scale", "1/sqrt(q)", Point(held, missing_sqrt_q=True), _as_it_is))
+        for name in NAMED:
+            cause, detail = _of_reading(name)
+            own = parameters_of(few.bands).get(cause[0], ())
+            held = {n: value for n, value in plain.point.values.items() if n not in own}
+            leaps.append((cause[0], detail, Point(held, reading=name), _as_it_is))
         reached = [left(undo, point) for _, _, point, undo in leaps]
         cause, detail, point, undo = leaps[int(np.argmin(reached))]
         if min(reached) > _TRANSFORM_GAIN * min(left(h.apply, h.point) for h in (base, plain)):

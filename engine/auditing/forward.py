@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.kernels import cut_kernel, wraparound
+from arcforge.engine.auditing.readings import READINGS
 from arcforge.engine.components import scaled
 from arcforge.kernels.codes import PSF_NONE
 
@@ -32,8 +33,8 @@ VARIANT, RTOL = "auto", 2e-4
 class Change:
     """How a set may differ from its record: the same for every row. The defaults change nothing.
 
-    Scales multiply the recorded value. ``missing_sqrt_q`` renders the SIE without its factor sqrt(q), which
-    makes the Einstein radius larger by 1/sqrt(q). ``kernel_edge_pix`` cuts the PSF kernel to a square that
+    Scales multiply the recorded value. ``reading`` names one of ``READINGS``, by which the columns are read
+    before anything else. ``kernel_edge_pix`` cuts the PSF kernel to a square that
     ends so far from its centre (a kernel of 2 h + 1 pixels a side ends at h + 1/2), ``kernel_edge_fwhm`` to
     one that ends at so many of its own FWHM.
     """
@@ -43,7 +44,7 @@ class Change:
     psf_width: float = 1.0
     theta_e_scale: float = 1.0
     source_size: float = 1.0
-    missing_sqrt_q: bool = False
+    reading: str = ""
     kernel_edge_pix: float = np.inf
     kernel_edge_fwhm: float = np.inf
 
@@ -176,12 +177,11 @@ class Forward:
         self, rows: Integers, change: Change, with_psf: bool, reff_arcsec: float | None
     ) -> RenderColumns:
         c = self.columns.take(rows)
-        theta_e = c.theta_e_arcsec * change.theta_e_scale
-        if change.missing_sqrt_q:
-            theta_e = theta_e * inverse_sqrt_q(c)
+        if change.reading:
+            c = READINGS[change.reading].apply(c)
         return replace(
             c,
-            theta_e_arcsec=theta_e,
+            theta_e_arcsec=c.theta_e_arcsec * change.theta_e_scale,
             lens_x_arcsec=c.lens_x_arcsec + change.offset_x_pix * self.pixscale_arcsec,
             lens_y_arcsec=c.lens_y_arcsec + change.offset_y_pix * self.pixscale_arcsec,
             src_reff_arcsec=(
@@ -201,8 +201,3 @@ def edge_words(edge: Edge) -> str:
     """Return where a kernel ends, in words."""
     name, value = edge
     return f"{value:.1f} FWHM" if name == "kernel_edge_fwhm" else f"{value:.1f} px"
-
-
-def inverse_sqrt_q(columns: RenderColumns) -> NDArray[np.float64]:
-    """Return 1/sqrt(q) of each lens, q = (1 - e) / (1 + e)."""
-    return np.asarray(np.sqrt((1.0 + columns.lens_e) / (1.0 - columns.lens_e)))

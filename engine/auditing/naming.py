@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.causes import Cause, make_cause
-from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows, spread_rows
-from arcforge.engine.auditing.forward import edge_words, inverse_sqrt_q
+from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows
+from arcforge.engine.auditing.forward import edge_words
 from arcforge.engine.auditing.naming_noise import light_noise, stamp_noise
-from arcforge.engine.auditing.nuisance import FitData, Point
+from arcforge.engine.auditing.notes import note_on_provenance
+from arcforge.engine.auditing.nuisance import FitData
+from arcforge.engine.auditing.readings import READINGS
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 
@@ -45,8 +46,6 @@ _SHIFT_LEAVES = 0.1
 # A shift by an unknown interpolation is off by so many pixels times the root of the share of the sky that it
 # leaves, a tenth of itself at most: order 2 taken for order 3 leaves 0.7 % and is off by 0.02 px
 _OF_UNKNOWN_PIX, _OF_UNKNOWN = 0.25, 0.1
-# Rows on which coarse sampling is looked for, and the share of the misfit that it may leave
-_SAMPLED_ROWS, _COARSE_LEAVES = 16, 0.2
 # Flux scales whose product with the magnification scatters less than this share of their own scatter are 1/mu
 _FOLLOWS_MAGNIFICATION = 0.2
 
@@ -75,28 +74,11 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
     if _went_with_its_stamp(result):
         causes = [cause for cause in causes if cause.name != "kernel_offset"]
     if any(cause.name == "provenance" for cause in causes):
-        note = _sampling_note(state, data)
+        note = note_on_provenance(state, result, data)
         causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
     if result.noise.ci95[0] > state.thresholds["nuisance.noise_sigma"]:
         causes.append(stamp_noise(result))
     return causes
-
-
-def _sampling_note(state: AuditState, data: FitData) -> str:
-    """Say so where a renderer of few samples a pixel would have left these pixels."""
-    few = data.take(spread_rows(len(data.rows), _SAMPLED_ROWS))
-    misfit = float(evaluate(state.forward, few, Point(), ()).chi2.sum())
-    for samples in (1, 2, 4):
-        coarse = copy(state.forward)
-        coarse.variant = f"uniform{samples}"
-        as_coarse = replace(few, recorded=coarse.render(few.rows))
-        left = float(evaluate(coarse, as_coarse, Point(), ()).chi2.sum())
-        if left < _COARSE_LEAVES * misfit:
-            return (
-                f"{samples} x {samples} samples a pixel would leave {100 * left / misfit:.2g} % of the "
-                "misfit: the renderer samples too coarsely; "
-            )
-    return ""
 
 
 def _shift_cause(state: AuditState, result: Diagnosis) -> Cause:
@@ -194,15 +176,11 @@ def _fitted_cause(
 
     if name in ("orientation", "band_order"):
         return make_cause(name, None, None, best.detail)
-    if name == "theta_e_scale" and best.point.missing_sqrt_q:
-        factor = judge.bootstrap.median(inverse_sqrt_q(state.forward.columns.take(data.rows)))
-        text = (
-            f"Einstein radii are larger by 1/sqrt(q), median {factor.value:.4g}: "
-            "the SIE lacks its factor sqrt(q)"
-        )
-        return make_cause(
-            name, factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value), 1.0, text
-        )
+    reading = READINGS[best.point.reading] if best.point.reading else None
+    if reading and reading.cause == name and reading.factor:
+        factor = judge.bootstrap.median(reading.factor(state.forward.columns.take(data.rows)))
+        factor = factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value)
+        return make_cause(name, factor, 1.0, f"{reading.words} (median {factor.value:.4g})")
     nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
     if "source_bank" in best.free:
         share = nuisance["source_bank"].estimate

@@ -68,11 +68,11 @@ def after_step(name: str, value: float, step: Any) -> Any:
 class Point:
     """Values shared by all rows; parameters that are not named are nominal.
 
-    ``missing_sqrt_q`` says that the SIE is rendered without its factor sqrt(q).
+    ``reading`` names one of ``READINGS`` by which the record is read.
     """
 
     values: dict[str, float] = field(default_factory=dict)
-    missing_sqrt_q: bool = False
+    reading: str = ""
 
     def __getitem__(self, name: str) -> float:
         return self.values.get(name, nominal_value(name))
@@ -99,7 +99,7 @@ class Point:
     def change(self) -> Change:
         """The part of the point that the renderer knows."""
         rendered = {name: self[name] for name in RENDERED_STEPS}
-        return replace(NOMINAL, missing_sqrt_q=self.missing_sqrt_q, **rendered)
+        return replace(NOMINAL, reading=self.reading, **rendered)
 
 
 @dataclass(frozen=True)
