@@ -119,7 +119,7 @@ class _CommandLine(TyperGroup):
             extra["standalone_mode"] = False
             return super().main(*args, **extra)
         terminal.reset()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), terminal.noting_interrupts():
             warnings.showwarning = _show_warning
             sys.exit(self._exit_code(*args, **extra))
 
@@ -192,13 +192,20 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.Abort):
         return "stopped: nothing more to read", EXIT_FAILURE
     if isinstance(error, OSError):
-        return str(error), EXIT_FAILURE
+        return _explain_system(error), EXIT_FAILURE
     where = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"internal error, {type(error).__name__}: {error} (in {where.name}); "
         "repeat the command with --debug and report the traceback",
         EXIT_FAILURE,
     )
+
+
+def _explain_system(error: OSError) -> str:
+    """Say what the operating system refused, and where; numbers of errors tell nobody anything."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk"
 
 
 def _show_warning(

@@ -7,7 +7,9 @@ and progress, never results or errors, so that output can be piped and logged as
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ class Settings:
     debug: bool = False
     quiet: bool = False
     json_on_stdout: bool = False  #: by --json -; what is read by people goes to stderr then
+    interrupted: bool = False  #: Ctrl-C came, whoever caught it
 
 
 settings = Settings()
@@ -38,7 +41,32 @@ settings = Settings()
 
 def reset() -> None:
     """Forget the settings of an earlier call in the same process."""
-    settings.debug = settings.quiet = settings.json_on_stdout = False
+    settings.debug = settings.quiet = settings.json_on_stdout = settings.interrupted = False
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[None]:
+    """Note every Ctrl-C: a library that is being imported may catch it, and the run would go on."""
+
+    def interrupt(number: int, frame: object) -> None:
+        settings.interrupted = True
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def heed_interrupt() -> None:
+    """Stop here where a Ctrl-C came that something else caught."""
+    if settings.interrupted:
+        raise KeyboardInterrupt
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -113,7 +141,7 @@ def progress(label: str, unit: str = "rows") -> Iterator[Callable[[int, int], No
         What is counted, e.g. ``"rows"``.
     """
     if settings.quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total: heed_interrupt()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -130,6 +158,7 @@ def progress(label: str, unit: str = "rows") -> Iterator[Callable[[int, int], No
     began = time.monotonic()
 
     def report(done: int, total: int) -> None:
+        heed_interrupt()
         bar.update(task, completed=done, total=total)
         if not bar.live.is_started and time.monotonic() - began > _PROGRESS_AFTER_S:
             bar.start()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import resource
+import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -88,7 +90,7 @@ def test_unexpected_error_is_one_line_too(probe):
 def test_operating_system_error_names_the_file(probe):
     result = probe("probe", error=PermissionError(13, "Permission denied", "out.json"))
     assert result.exit_code == 1
-    assert result.stderr == "arcforge: [Errno 13] Permission denied: 'out.json'\n"
+    assert result.stderr.startswith("arcforge: out.json: Permission denied; check the path")
 
 
 @pytest.mark.parametrize("args", [("--debug", "probe"), ("probe", "--debug")])
@@ -173,10 +175,11 @@ def test_help_is_fast_and_imports_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.rstrip().endswith("LOADED []")
     seconds = []
-    for _ in range(3):  # the best of three: other work on the machine only ever adds
-        began = time.perf_counter()
+    for _ in range(3):  # processor time, and the best of three: other work on the machine only ever adds
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert arcforge("--help").returncode == 0
-        seconds.append(time.perf_counter() - began)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     assert min(seconds) < 0.5
 
 
@@ -228,3 +231,19 @@ def test_progress_is_silent_off_a_terminal(capsys):
 def test_commands_are_functions_of_their_own_name():
     for name, (module, _) in app_module.COMMANDS.items():
         assert callable(getattr(importlib.import_module(f"arcforge.cli.{module}"), name))
+
+
+def test_an_interrupt_that_a_library_caught_is_heeded(monkeypatch, probe):
+    def probe_that_catches() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with terminal.progress("working") as report:
+            report(1, 2)
+        typer.echo("went on unheeding")
+
+    monkeypatch.setattr(sys.modules["arcforge.cli.probe"], "probe", probe_that_catches)
+    result = probe("probe")
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr.strip() == "arcforge: interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
