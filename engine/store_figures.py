@@ -83,7 +83,8 @@ def profile_figure(store: Any, rows: Sequence[int]) -> Figure:
     figure = Figure(figsize=(3.2 * len(store.bands) + 0.4, 3.4), dpi=200, layout="constrained")
     panels = figure.subplots(1, len(store.bands), squeeze=False, sharey=True)[0]
     r = np.arange(len(counts)) * store.pixscale_arcsec
-    inside = r <= 0.5 * n * store.pixscale_arcsec
+    # the centre of an even stamp lies between pixels: its innermost ring is empty, and has no mean to draw
+    inside = (r <= 0.5 * n * store.pixscale_arcsec) & (counts > 0)
     for band, axes in enumerate(panels):
         for k, (low, high) in enumerate(pairwise(_BINS_ARCSEC)):
             some = (thetas[chosen] >= low) & (thetas[chosen] < high)

@@ -68,6 +68,17 @@ def test_every_kind_of_picture_is_written(store, tmp_path, kind, monkeypatch):
     assert f"{kind}, 5 of 24 rows" in result.stdout
 
 
+def test_a_profile_has_no_point_where_it_has_no_pixel(store):
+    from arcforge.engine.store_figures import profile_figure
+
+    lines = [line for axes in profile_figure(store, range(5)).axes for line in axes.lines]
+    curves = [line for line in lines if len(line.get_xdata()) > 2]
+    assert curves
+    for line in curves:
+        assert line.get_xdata()[0] > 0.0, "the centre of an even stamp lies between pixels"
+        assert line.get_ydata()[0] > 0.0
+
+
 def test_pictures_for_print_and_no_other_endings(store, tmp_path):
     for name, magic in (("p.pdf", b"%PDF"), ("p.svg", b"<?xml")):
         CliRunner().invoke(app, ["show", str(store.path), "--rows", "0", "--out", str(tmp_path / name)])
