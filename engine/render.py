@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.components import has_components, render_components
-from arcforge.engine.errors import RenderError
+from arcforge.engine.errors import CatalogError, RenderError
 from arcforge.engine.lookalikes import lookalike_kinds, render_lookalikes
 from arcforge.engine.profiles import (
     deflection_epl,
@@ -67,8 +67,12 @@ def render_batch(
     Parameters
     ----------
     catalog : mapping of str to 1-D array, or pyarrow.Table
-        One row a stamp, columns as the README lists them. CONTROL rows give zeros; rows whose ``kind`` is
-        averaged, ring or spiral what :mod:`arcforge.engine.lookalikes` says.
+        One row a stamp: ``lens_model``, ``theta_e_arcsec``, ``lens_e``, ``lens_phi_rad``, ``src_x_arcsec``,
+        ``src_y_arcsec``, ``src_reff_arcsec``, ``src_e``, ``src_phi_rad``, and a band each
+        ``src_flux_nmgy_<band>`` and ``psf_fwhm_arcsec_<band>``; with defaults ``src_n`` (1), ``shear``,
+        ``shear_phi_rad``, ``lens_x_arcsec``, ``lens_y_arcsec`` (0), ``psf_model`` ("gaussian"),
+        ``moffat_beta`` (3.5); CONVENTIONS.md says what they mean. CONTROL rows give zeros; rows whose
+        ``kind`` is averaged, ring or spiral what :mod:`arcforge.engine.lookalikes` says.
     stamp_size : int
         Pixels a side; the frame's origin is the stamp's centre, (stamp_size - 1) / 2.
     pixscale_arcsec : float
@@ -231,8 +235,8 @@ def _as_images(psf_images: Any, n_bands: int) -> PsfImages | None:
 
 
 def _check_options(stamp_size: int, pixscale_arcsec: float, rtol: float, pixel_response: str) -> None:
-    if not 4 <= stamp_size <= 1024:
-        raise RenderError(f"stamp_size is {stamp_size!r}; allowed: 4 to 1024 pixels")
+    if not (isinstance(stamp_size, (int, np.integer)) and 4 <= stamp_size <= 1024):
+        raise RenderError(f"stamp_size is {stamp_size!r}; allowed: 4 to 1024 pixels, a whole number")
     if not (np.isfinite(pixscale_arcsec) and pixscale_arcsec > 0.0):
         raise RenderError(f"pixscale_arcsec is {pixscale_arcsec!r}; allowed: value > 0")
     if not RTOL_RANGE[0] <= rtol <= RTOL_RANGE[1]:
@@ -291,7 +295,7 @@ def render_lensed_source(
     Parameters
     ----------
     stamp_size : int
-        Pixels a side.
+        Pixels a side, 4 to 1024.
     pixscale_arcsec : float
     lens_model : {"SIE", "SIS", "CONTROL"}
         CONTROL, or an Einstein radius of 0, gives zeros.
@@ -319,7 +323,15 @@ def render_lensed_source(
     -------
     float32 (stamp_size, stamp_size)
         Nanomaggies per pixel.
+
+    Raises
+    ------
+    RenderError, CatalogError
+        For an argument out of range; names it.
     """
+    _check_options(stamp_size, pixscale_arcsec, rtol, pixel_response)
+    if not (np.isfinite(psf_fwhm_pix) and psf_fwhm_pix >= 0.0):
+        raise RenderError(f"psf_fwhm_pix is {psf_fwhm_pix!r}; allowed: 0 (no PSF) or a width in pixels")
     if theta_e_arcsec == 0.0:
         lens_model = "CONTROL"
     with_psf = psf_apply and psf_fwhm_pix != 0
@@ -343,14 +355,18 @@ def render_lensed_source(
         "psf_model": psf_model if with_psf else "none",
         "moffat_beta": moffat_beta,
     }
-    image: NDArray[np.float32] = render_batch(
-        {name: np.array([value]) for name, value in row.items()},
-        stamp_size=stamp_size,
-        pixscale_arcsec=pixscale_arcsec,
-        bands="r",
-        rtol=rtol,
-        threads=1,
-        pixel_response=pixel_response,
-        theta_e_convention=theta_e_convention,
-    )
+    try:
+        image: NDArray[np.float32] = render_batch(
+            {name: np.array([value]) for name, value in row.items()},
+            stamp_size=stamp_size,
+            pixscale_arcsec=pixscale_arcsec,
+            bands="r",
+            rtol=rtol,
+            threads=1,
+            pixel_response=pixel_response,
+            theta_e_convention=theta_e_convention,
+        )
+    except CatalogError as error:  # of a table of one row, which the caller has never seen
+        message = str(error).removeprefix("catalogue row 0: ")
+        raise CatalogError(message.replace("src_flux_nmgy_r", "src_total_flux_nmgy")) from None
     return np.asarray(image[0, 0])

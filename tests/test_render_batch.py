@@ -283,3 +283,16 @@ def test_every_stamp_size_renders(lens_rows: Any, make: Callable[[int], int]) ->
         assert image.shape == (3, 1, make(size), make(size))
         assert np.isfinite(image).all()
         assert (image.max(axis=(1, 2, 3)) > 0.0).all()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("src_total_flux_nmgy", -3.0), ("psf_fwhm_pix", -1.0), ("pixscale_arcsec", 0.0), ("stamp_size", 64.5)],
+)
+def test_the_single_call_names_its_own_arguments(argument, value):
+    given = {"stamp_size": 64, "pixscale_arcsec": 0.262, "lens_model": "SIE", "theta_e_arcsec": 1.5}
+    given |= {"lens_e": 0.2, "lens_phi_rad": 0.3, "shear": 0.0, "shear_phi_rad": 0.0, "src_e": 0.2}
+    given |= {"src_total_flux_nmgy": 2.0, "src_reff_arcsec": 0.4, "src_phi_rad": 0.5, "psf_fwhm_pix": 5.0}
+    given |= {"src_x_arcsec": 0.1, "src_y_arcsec": 0.2, argument: value}
+    with pytest.raises(ValueError, match=f"^{argument} is {value}"):
+        render_lensed_source(**given)
