@@ -84,6 +84,11 @@ def audit(
     from arcforge.engine.auditing.junit import write_junit
     from arcforge.engine.auditing.mapping import read_mapping
     from arcforge.engine.auditing.run import audit as run
+    from arcforge.engine.durable import check_place
+
+    for path in (json_file, junit_file):
+        if path is not None and str(path) != "-":
+            check_place(path)
 
     with terminal.progress("auditing", "steps") as progress:
         report = run(

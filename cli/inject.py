@@ -87,13 +87,22 @@ def inject(
     arcforge inject --hosts cutouts/ --n 1000000 --dask tcp://node7:8786 --out lenses.zarr
     arcforge inject --hosts coadd/ --positions lrgs.parquet --n 5000 --out lenses.zarr
     """
+    from arcforge.engine.errors import ConfigError
     from arcforge.engine.inject import inject as run_injection
     from arcforge.engine.inject import prepare
     from arcforge.engine.plan import parse_partition
 
     if positions is not None and hosts is None:
         raise typer.BadParameter("give the bricks or the cube to cut from: --hosts", param_hint="--positions")
-    part = None if partition is None else parse_partition(partition)
+    for other, given in (("--resume", resume), ("--partition", partition is not None)):
+        if overwrite and given:
+            raise typer.BadParameter(f"{other} goes on with a run, it starts anew", param_hint="--overwrite")
+    if dask is not None and partition is not None:
+        raise typer.BadParameter("a cluster divides the run itself, without --partition", param_hint="--dask")
+    try:
+        part = None if partition is None else parse_partition(partition)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--partition") from None
     inputs: dict[str, Any] = {
         "config": _config(config, skip_bad_hosts),
         "hosts": hosts,

@@ -230,6 +230,21 @@ def _absent(name: str, names: Sequence[str]) -> str:
     return f"the catalogue has no column {name}, which has no default: {hint}"
 
 
+def misspelt_columns(names: Sequence[str]) -> dict[str, str]:
+    """Columns that nobody reads and that look like one with a default, which is absent: name to name."""
+    import difflib
+
+    known = {*COLUMNS, "psf_model", "source_id", "host_id", "kind", "split", "theta_e_convention"}
+    absent = {name.casefold(): name for name in sorted(known - set(names))}
+    found: dict[str, str] = {}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name.casefold(), list(absent), n=1, cutoff=0.8)
+            if close:
+                found[name] = absent[close[0]]
+    return found
+
+
 def band_names(bands: str | Sequence[str]) -> tuple[str, ...]:
     """The bands as a tuple, e.g. ``("g", "r", "z")``; a repeated or empty set is a CatalogError."""
     names = tuple(bands)

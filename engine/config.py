@@ -236,12 +236,17 @@ def _line_numbers(text: str) -> dict[str, int]:
     return numbers
 
 
+_LISTED = 12  # more names than this are no answer on one line
+_HOW_TO_LIST = "all settings are listed by 'arcforge config show'"
+
+
 def _check_names(given: Iterable[str], known: Iterable[str], prefix: str, source: _Source) -> None:
     known = list(known)
     for key in given:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f"allowed: {', '.join(known)}"
+            allowed = f"allowed: {', '.join(known)}" if len(known) <= _LISTED else _HOW_TO_LIST
+            hint = f'did you mean "{close[0]}"?' if close else allowed
             source.refuse(prefix + key, f'"{key}" is unknown here; {hint}')
 
 

@@ -80,6 +80,23 @@ def place_first(path: Path, data: bytes | bytearray | memoryview) -> bool:
     return True
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where nothing can be written, before the work whose result is to stand there.
+
+    Raises
+    ------
+    StoreError
+        Where ``path`` is a folder, or nothing can be created beside it.
+    """
+    if isinstance(path, ObjectPath):
+        return
+    if path.is_dir():
+        raise StoreError(f"{path}: is a folder; give the name of a file")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise StoreError(f"{path}: cannot be written in {folder}; choose a folder that you may write")
+
+
 @contextmanager
 def place_large(path: Path) -> Iterator[Path]:
     """Give a temporary path to write a large file to; when the body ends, the file takes its place, durably.

@@ -112,6 +112,8 @@ def inflated(content: bytes) -> bytes:
 
 
 def _decode_fits(content: bytes, bands: str) -> Cutout:
+    if not content:
+        raise HostError("the file is empty: fetch it again", reason="unreadable")
     images = list(fits_images(content))
     image = next((i for i in images if len(i.shape) == 3 and i.name not in _LAYER_NAMES), None)
     if image is None:

@@ -7,6 +7,7 @@ the shards that are not committed yet, and the store is completed.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine import provenance
-from arcforge.engine.catalog import RenderColumns, read_catalog
+from arcforge.engine.catalog import RenderColumns, misspelt_columns, read_catalog
 from arcforge.engine.commits import is_done, shard_name
 from arcforge.engine.components import components
 from arcforge.engine.config import Config, default_config, load_config
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from arcforge.engine.arrays import Pixels
 
 DEFAULT_ROWS = 1000
+MAX_ROWS = 10**9  # some 40 TB of stamps: more is a slip of the finger
 
 Progress = Callable[[int, int], None]
 
@@ -207,6 +209,8 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
         config = default_config() if config is None else load_config(config)
     if n is not None and n < 1:
         raise ConfigError(f"n = {n}: give at least one row")
+    if n is not None and n > MAX_ROWS:
+        raise ConfigError(f"n = {n}: a store holds up to {MAX_ROWS} rows; write several, of different seeds")
     variant_named(config.variant)
     if not isinstance(hosts, HostSet):
         hosts = _hosts(config, hosts, positions, seed)
@@ -225,7 +229,13 @@ def prepare(*, config: Any, hosts: Any, catalog: Any, n: int | None, seed: int, 
     if catalog is None:
         rows = DrawnRows(config, hosts, seed, DEFAULT_ROWS if n is None else n, bank)
     else:
-        rows = GivenRows(_table(catalog), hosts, seed, n, config.theta_e_convention)
+        table = _table(catalog)
+        for name, meant in misspelt_columns(table.column_names).items():
+            warnings.warn(
+                f'catalogue column "{name}" is carried along, not used: rename it if it means "{meant}"',
+                stacklevel=2,
+            )
+        rows = GivenRows(table, hosts, seed, n, config.theta_e_convention)
     row_bytes = 4 * len(hosts.bands) * hosts.stamp_size**2
     chunk_rows, shard_rows = shard_shape(rows.n_rows, row_bytes)
     plan = Plan(

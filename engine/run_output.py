@@ -29,10 +29,15 @@ def check_output(root: Path, *, overwrite: bool, resume: bool, partition: Partit
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise StoreError(f"{root}: cannot be created in {folder}; choose a folder that you may write")
         return
+    is_ours = root.is_dir() and (is_store(root) or not any(root.iterdir()))
+    if not is_ours:
+        raise StoreExistsError(f"{root}: exists and is no arcforge store; remove it or choose another name")
+    if not (overwrite or is_store(root)):
+        raise StoreExistsError(f"{root}: is an empty folder; remove it or replace it by --overwrite")
     if not (overwrite or resume or partition is not None):
         raise StoreExistsError(f"{root}: exists; go on with it by --resume, replace it by --overwrite")
-    if not root.is_dir() or not (is_store(root) or (overwrite and not any(root.iterdir()))):
-        raise StoreExistsError(f"{root}: exists and is no arcforge store; remove it or choose another name")
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise StoreError(f"{root}: cannot be written; choose a folder that you may write")
 
 
 def begin_store(root: Path, plan: Plan, hosts: HostSource, *, may_exist: bool) -> None:

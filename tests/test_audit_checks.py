@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from arcforge.bench.planted import FAULTS, make_set
-from arcforge.engine.auditing import gates, light, placement
+from arcforge.engine.auditing import four_tests, gates, light, placement
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, run_check
 from arcforge.engine.auditing.gate import run_gate
 from arcforge.engine.auditing.pairs import draw_pairs
@@ -249,3 +249,12 @@ def test_artefact_features_are_what_they_say():
     image[0, 0, 2] = [0.5, 0.25, 1.5, np.pi]
     assert gates.artefact_features(image)[0, 2] == 3 / 8
     assert gates.artefact_features(image, 0.6)[0, 2] == 1 / 6
+
+
+def test_slopes_of_too_few_hosts_are_no_numbers_and_no_warnings():
+    flux = np.array([1.0, 1.0, 1.0])  # no spread: no slope, in any resample
+    measured = {"flux_outside_nmgy": flux, "core_nmgy": flux}
+    ratio = four_tests._slope_ratio(
+        measured, measured, HostBootstrap(np.arange(3), 5, np.random.default_rng(1))
+    )
+    assert np.isnan(ratio.value)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from arcforge.bench.planted import FAULTS, make_set, to_blob
 from arcforge.cli.app import app
+from arcforge.engine import audit
 from arcforge.engine.auditing import pairs as pairs_module
 from arcforge.engine.auditing.junit import write_junit
 from arcforge.engine.auditing.mapping import read_mapping
@@ -198,3 +199,9 @@ def test_fewer_pairs_of_large_stamps_are_drawn_and_the_report_says_so(made, tmp_
     assert any("for memory" in note for note in drawn.notes)
     asked = pairs_module.draw_pairs(open_pairs(path, BLOB), limits, 0, 20, lambda *step: None)
     assert len(asked) == 20
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "x"])
+def test_a_seed_that_is_none_is_refused(tmp_path, seed):
+    with pytest.raises(AuditInputError, match="seed is"):
+        audit(tmp_path / "pairs.parquet", seed=seed)

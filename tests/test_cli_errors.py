@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +198,65 @@ def test_a_real_process_behaves_alike(tmp_path, hosts):
     assert "galaxy2.fits" in done.stderr
     assert "Traceback" not in done.stderr
     assert tree(tmp_path) == before
+
+
+def test_options_that_exclude_each_other_are_wrong_usage(tmp_path, hosts):
+    common = ("--hosts", hosts, "--n", 2, "--out", tmp_path / "s.zarr")
+    assert "--overwrite" in refused(tmp_path, *common, "--overwrite", "--resume", code=2)
+    assert "--dask" in refused(tmp_path, *common, "--dask", "local", "--partition", "1/2", code=2)
+    assert "--partition" in refused(tmp_path, *common, "--partition", "3/2", code=2)
+    assert "rows" in refused(tmp_path, "--n", 10**13, "--out", tmp_path / "s.zarr")
+
+
+def test_what_is_no_store_is_not_offered_for_overwriting(tmp_path, hosts):
+    (tmp_path / "notes.txt").write_text("all of it")
+    line = refused(tmp_path, "--hosts", hosts, "--n", 2, "--out", tmp_path / "notes.txt")
+    assert "no arcforge store" in line
+    assert "--overwrite" not in line
+
+
+def test_an_unknown_setting_is_answered_in_few_words(tmp_path, hosts):
+    config = tmp_path / "run.toml"
+    config.write_text("[xyzzy]\na = 1\n")
+    line = refused(tmp_path, "--config", config, "--hosts", hosts, "--n", 2, "--out", tmp_path / "s.zarr")
+    assert "arcforge config show" in line
+    assert len(line) < 300
+
+
+def test_an_empty_file_is_called_empty(tmp_path, hosts):
+    (hosts / "galaxy2.fits").write_bytes(b"")
+    assert "empty" in refused(tmp_path, "--hosts", hosts, "--n", 2, "--out", tmp_path / "s.zarr")
+
+
+def test_a_misspelt_column_with_a_default_is_told(tmp_path, hosts):
+    table = tmp_path / "rows.csv"
+    row = {**GOOD_ROW, "shaer": 0.05, "src_N": 4.0, "note": "mine"}
+    pa.csv.write_csv(pa.Table.from_pylist([row]), table)
+    args = ["inject", "--hosts", str(hosts), "--catalog", str(table), "--out", str(tmp_path / "s.zarr")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert len(told) == 2
+    assert '"shaer"' in told[0]
+    assert '"shear"' in told[0]
+    assert '"src_n"' in told[1]
+
+
+def test_an_audit_that_cannot_write_its_page_says_so_before_it_begins(tmp_path):
+    (tmp_path / "file").touch()
+    for option in ("--html", "--json", "--junit"):
+        args = ["audit", str(tmp_path / "no.zarr"), option, str(tmp_path / "file" / "page")]
+        result = CliRunner().invoke(app, args)
+        assert result.exit_code == 1
+        assert "cannot be written" in result.stderr, option
+        assert result.stderr.count("\n") == 1
+
+
+def test_an_interrupt_while_modules_are_imported_leaves_one_line(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from arcforge.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "arcforge: interrupted\n"

@@ -170,8 +170,10 @@ def _slope_ratio(
         n, sx, sy, sxx, sxy = np.vstack([sums, resampled]).T
         with np.errstate(invalid="ignore", divide="ignore"):
             slopes.append((n * sxy - sx * sy) / (n * sxx - sx * sx))
-    scale = max(abs(slopes[1][0]), float(np.nanstd(slopes[1][1:])))
-    ratio = 1.0 + (slopes[0] - slopes[1]) / scale
+    known = slopes[1][1:][np.isfinite(slopes[1][1:])]  # a resample of one host has no slope
+    scale = max(abs(slopes[1][0]), float(known.std()) if len(known) else 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = 1.0 + (slopes[0] - slopes[1]) / scale
     return bootstrap.interval(float(ratio[0]), ratio[1:])
 
 

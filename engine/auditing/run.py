@@ -43,6 +43,7 @@ from arcforge.engine.auditing.splits import audit_catalogue, is_catalogue
 from arcforge.engine.auditing.state import NO_PAIRS, AuditState
 from arcforge.engine.auditing.thresholds import Thresholds
 from arcforge.engine.auditing.verdict import Verdict, decide
+from arcforge.engine.durable import check_place
 from arcforge.engine.errors import AuditInputError, CatalogError
 from arcforge.engine.notebook import Report
 from arcforge.engine.psf_tables import PsfTable
@@ -168,6 +169,10 @@ def audit(
     ConfigError
         The thresholds are wrong.
     """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise AuditInputError(f"seed is {seed!r}; give a whole number from 0 on")
+    if html is not None:
+        check_place(Path(html))
     if is_catalogue(path_or_store, columns):
         if psf_table is not None:
             raise AuditInputError(
