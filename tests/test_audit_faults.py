@@ -63,7 +63,7 @@ def test_a_clean_set_needs_no_cause_and_every_parameter_is_as_recorded(diagnosed
         "flux 1.05",
         "control 0.25 px, order 3",
         "unpadded convolution",
-        "source bank, pedestal 0.4",
+        pytest.param("source bank, pedestal 0.4", marks=pytest.mark.compiled),
     ],
 )
 def test_a_fault_is_named_at_its_size(diagnosed, name):
