@@ -204,7 +204,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _explain_system(error: OSError) -> str:
     """Say what the operating system refused, and where; numbers of errors tell nobody anything."""
     if error.filename is None or error.strerror is None:
-        return str(error)
+        return error.strerror or str(error)
     return f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk"
 
 

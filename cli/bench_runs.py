@@ -55,7 +55,7 @@ def pipeline(
     for name, part in report["parts"].items():
         clocks = [f"{part[clock]['median']:,.0f}" for clock in ("wall_us", "cpu_us")]
         table.add_row(_PARTS[name], f"{part['stamps_per_s']:,.0f}", *clocks)
-    terminal.console().print(table)
+    terminal.show_table(table)
     _say_ratios(report)
 
 
@@ -120,7 +120,7 @@ def store(
             times = [f"{entry[name][clock]['median']:,.0f}" for name, clock in clocks.items()]
         name = entry["codec"] + (" (the store's)" if entry["is_default"] else "")
         table.add_row(name, entry["shuffle"], str(entry["chunk_rows"]), *sizes, *times)
-    terminal.console().print(table)
+    terminal.show_table(table)
     if not all(entry["validated"] for entry in report["entries"]):
         terminal.complain("a combination did not give back what was written")
         raise typer.Exit(1)

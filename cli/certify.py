@@ -44,7 +44,7 @@ def certify(
             check["unit"],
             mark,
         )
-    terminal.console().print(table)
+    terminal.show_table(table)
     if json_file is not None:
         terminal.write_json(result, json_file)
     if not result["passed"]:

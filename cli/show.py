@@ -101,7 +101,7 @@ def _show_distributions(opened: Store, out: Path) -> None:
         distance = "-" if each.asked is None else f"{each.distance:.4f}"
         p_value = "-" if each.p_value != each.p_value else f"{each.p_value:.2g}"
         table.add_row(each.name, f"{median(each.rows):.4g}", asked, distance, p_value)
-    terminal.console().print(table)
+    terminal.show_table(table)
     written = draw_distributions(found, out, f"{opened.path.name}: {found[0].rows.size:,} arcs")
     terminal.say(f"{written}: {len(found)} columns of {opened.path}")
     off = [each.name for each in found if each.differs]

@@ -120,7 +120,7 @@ def info(store: StorePath, json_file: JsonFile = None) -> None:
         for name, entry in ranges.items():
             marks = ["-" if value is None else f"{value:.6g}" for value in list(entry.values())[:3]]
             table.add_row(name, *marks, str(entry["not_a_number"]))
-        terminal.console().print(table)
+        terminal.show_table(table)
     if json_file is not None:
         numbers = {"n_rows": len(opened), "n_rows_planned": plan.n_rows, "status": attrs["status"]}
         numbers |= {"n_hosts": plan.n_hosts, "hosts_refused": opened.hosts_refused["counts"]}

@@ -21,6 +21,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # Work shorter than this finishes before a reader would look for a bar.
 _PROGRESS_AFTER_S = 1.0
@@ -83,6 +84,16 @@ def console(*, stderr: bool = False) -> Console:
     width = None if stream.isatty() else 100
     silent = beside_json and settings.quiet
     return Console(stderr=stream is sys.stderr, highlight=False, width=width, quiet=silent)
+
+
+def show_table(table: Table) -> None:
+    """Print a table of numbers as wide as it is: narrow terminals break lines, rich would cut numbers."""
+    from rich.measure import Measurement
+
+    out = console()
+    unbounded = out.options.update(max_width=1000)
+    out.width = max(out.width, Measurement.get(out, unbounded, table).maximum)
+    out.print(table)
 
 
 def one_line(message: object) -> str:

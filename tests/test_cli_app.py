@@ -247,3 +247,16 @@ def test_an_interrupt_that_a_library_caught_is_heeded(monkeypatch, probe):
     assert result.stdout == ""
     assert result.stderr.strip() == "arcforge: interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch, capsys):
+    from rich.console import Console
+    from rich.table import Table
+
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=30))
+    table = Table("a column of a long name", "a number", "another one")
+    table.add_row("theta_e_arcsec", "0.123456789", "9.87654321")
+    terminal.show_table(table)
+    printed = capsys.readouterr().out
+    for cell in ("a column of a long name", "theta_e_arcsec", "0.123456789", "9.87654321"):
+        assert cell in printed
