@@ -46,6 +46,8 @@ _FAULTS_OF_THE_IMAGE = ("orientation", "band_order")
 # A turned or exchanged image, or another reading of the record, is the base for further faults only where
 # undoing it removes this share of the misfit
 _TRANSFORM_GAIN = 0.5
+# It is tried as well where it leaves so many times the misfit of the best at most
+_NEAR_THE_BEST = 3.0
 
 
 def _as_it_is(data: FitData) -> FitData:
@@ -138,6 +140,20 @@ def _rank(hypothesis: Hypothesis) -> tuple[bool, int, float]:
 def _of_reading(name: str) -> tuple[tuple[str, ...], str]:
     """Return causes and words of a reading of the record."""
     return (READINGS[name].cause,), READINGS[name].words
+
+
+def near_the_best(found: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Return explanations that no step leads to, near the best that steps lead to.
+
+    Beside another fault, fluxes or a source bank may stand in for exchanged bands or turned angles.
+    """
+    record = next(h for h in found if not h.causes)
+    most = min(_TRANSFORM_GAIN * record.misfit, _NEAR_THE_BEST * found[0].misfit)
+    leaps: dict[str, Hypothesis] = {}
+    for h in sorted(found, key=lambda h: h.misfit):
+        if (h.point.reading or set(h.causes) & set(_FAULTS_OF_THE_IMAGE)) and h.misfit <= most:
+            leaps.setdefault(h.causes[0], h)
+    return list(leaps.values())
 
 
 @dataclass(frozen=True)
@@ -263,8 +279,17 @@ class _Finder:
         return self._evaluate(best.causes, best.detail, found.point, best.free, best.apply)
 
     def several(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """Several faults at once: all parameters from the best start, then only those that depart."""
-        base = self._base(found)
+        """Several faults at once, from the best start; from others where that explains nothing."""
+        result: list[Hypothesis] = []
+        for base in (self._base(found), *near_the_best(found)):
+            tried = self._several_from(base)
+            if tried[-1].explains:
+                return tried
+            result = result or tried
+        return result
+
+    def _several_from(self, base: Hypothesis) -> list[Hypothesis]:
+        """All parameters at once, then only those that depart."""
         data = base.apply(self.data)
         names = (*parameter_names(data.bands), *data.templates)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
