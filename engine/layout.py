@@ -10,7 +10,7 @@ Nodes lie at pixel centres and, where the PSF is narrow, 2, 4 or 8 to the pixel 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,8 +37,8 @@ WRAP_LEVEL = 1e-6
 WRAP_SHARES = (1e-2, 1e-4)
 # Where the only image lies off the stamp, what is seen is the far wing of its PSF. A wrapped image has to be
 # fainter than that, and the PSF's transform has to end lower: rows of this kind get a larger and finer grid,
-# up to so many nodes a side.
-BEYOND_SIZE = 1024
+# up to so many nodes a side: the second number, as if this were the tolerance, where such a grid holds it.
+BEYOND_SIZES, BEYOND_RTOL = (1024, 2048), 3e-5
 # Images are looked for no farther from the lens than this: no grid is as wide.
 FARTHEST_ARCSEC = 1e5
 # Nodes that the gridding kernel needs around every evaluated node.
@@ -57,6 +57,7 @@ class Layout:
     first: Ints  #: node of the stamp's first pixel, on both axes
     bounds: Ints  #: (n, 4) nodes that can hold light: first and end in y, first and end in x
     outside: NDArray[np.bool_]  #: an image of the source may lie off the stamp: needs float64 transforms
+    beyond: NDArray[np.bool_]  #: the only image may
     peak_floor: NDArray[np.float32]  #: a lower bound on the convolved image's peak for unit flux [1 / pix]
     window: Ints  #: width of the broadest PSF in first cells, over which the image's peak is estimated
 
@@ -141,6 +142,29 @@ def layout(
     RenderError
         Where a PSF is too narrow for any grid, or an image lies too far from the stamp; names the row.
     """
+    options = stamp_size, pixscale_arcsec, uniform, images
+    found = _layout(columns, rtol, BEYOND_SIZES[0], *options)
+    for row in [] if uniform else np.flatnonzero(found.beyond):
+        this = slice(row, row + 1)
+        try:
+            finer = _layout(columns.take(this), min(rtol, BEYOND_RTOL), BEYOND_SIZES[1], *options)
+        except RenderError:  # there is no grid as fine or large: the first serves
+            continue
+        for each in fields(Layout):
+            getattr(found, each.name)[this] = getattr(finer, each.name)
+    return found
+
+
+def _layout(
+    columns: RenderColumns,
+    rtol: float,
+    most: int,
+    stamp_size: int,
+    pixscale_arcsec: float,
+    uniform: bool,
+    images: PsfImages | None,
+) -> Layout:
+    """As ``layout``, with the nodes a side at most of rows whose only image may lie off the stamp."""
     half = 0.5 * stamp_size
     has_psf = columns.psf_model != PSF_NONE
     fwhm = columns.psf_fwhm_arcsec / pixscale_arcsec
@@ -168,7 +192,7 @@ def layout(
     core = _reach(columns, offset + np.minimum(wing, 3.0 * columns.src_reff_arcsec)) / pixscale_arcsec
     domain = np.where(has_psf, np.maximum(half + margin, lens_offset + core), half)
     light = np.minimum(domain, lens_offset + extent)
-    fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, BEYOND_SIZE - 1 - half - light)), fade)
+    fade = np.where(beyond, np.maximum(fade, np.minimum(far_fade, most - 1 - half - light)), fade)
     way = light + fade
     graded = ~beyond & ~by_image & (columns.source_id == "")
     if graded.any():
@@ -178,7 +202,7 @@ def layout(
     if not uniform:
         span = np.maximum(half + light + fade, 2.0 * (light + HALO))
         coarse = nodes * narrowest < np.where(columns.psf_model == PSF_GAUSSIAN, 5.0, 8.0)
-        nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span < BEYOND_SIZE), 2 * nodes, nodes)
+        nodes = np.where(beyond & coarse & (nodes < 8) & (2 * nodes * span < most), 2 * nodes, nodes)
     # bounds are whole cells: a node more
     needed = np.maximum(half + way, 2.0 * (light + HALO / nodes)) * nodes + 1
     needed = np.maximum(needed, stamp_size * nodes)
@@ -202,6 +226,7 @@ def layout(
         first=pad * nodes,
         bounds=_bounds(columns, pixscale_arcsec, extent, domain, size, nodes, pad, stamp_size),
         outside=outside,
+        beyond=beyond,
         peak_floor=_peak_floor(columns.src_reff_arcsec / pixscale_arcsec, widest, outside),
         window=np.maximum(1, np.rint(widest * nodes / BASE)).astype(np.int64),
     )

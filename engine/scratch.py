@@ -31,6 +31,7 @@ class Scratch:
         self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
         self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
         self.grid = np.empty(0, dtype=np.float32)
+        self.part = np.empty(0, dtype=np.float32)
         self.report = np.zeros(3)
 
     def hold(self, up: int, across: int) -> Images:
@@ -54,6 +55,12 @@ class Scratch:
         if self.grid.size < size * size:
             self.grid = np.empty(size * size, dtype=np.float32)
         return self.grid[: size * size].reshape(size, size)
+
+    def hold_part(self, size: int) -> Images:
+        """Return a scratch grid for a part of the light that lies on another."""
+        if self.part.size < size * size:
+            self.part = np.empty(size * size, dtype=np.float32)
+        return self.part[: size * size].reshape(size, size)
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""

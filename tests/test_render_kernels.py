@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import gamma
 
 from arcforge.engine import deflection_shear, deflection_sie, sersic_profile_Ie1, sersic_unit_total_flux
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.gridding import gridding_kernel, gridding_table, gridding_transform
 from arcforge.engine.layout import Layout, layout
-from arcforge.engine.rays import KINDS, fold
+from arcforge.engine.rays import KINDS, fold, sersic_bn
 from arcforge.engine.render import render_batch, render_rows
 from arcforge.kernels import spread
 from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
@@ -214,7 +215,7 @@ def _adaptive(
         np.empty((4, across + 12), dtype=np.float32),
         np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=np.float32),
         np.empty((2, CHUNK), dtype=np.float32), np.empty((5, CHUNK), dtype=np.int32),
-        np.empty(12 * REACH, dtype=np.float32), grid, report,
+        np.empty(12 * REACH, dtype=np.float32), np.empty_like(grid), grid, report,
     )  # fmt: skip
     return grid, report, where
 
@@ -303,7 +304,8 @@ def test_empty_bounds_give_an_empty_grid(lens_rows: Any) -> None:
         KINDS[0], fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]),
         table, stencil,
         np.empty((7, 0, 1), dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4],
-        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(64, dtype=np.float32), grid, report,
+        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(64, dtype=np.float32), grid.copy(),
+        grid, report,
     )  # fmt: skip
     assert not grid.any()
     assert not report.any()
@@ -315,3 +317,22 @@ def test_division_ends_at_the_deepest_level(lens_rows: Any) -> None:
     grid, report, _ = _adaptive(rows, 1e-4)
     assert np.isfinite(grid).all()
     assert report[1] < 4000
+
+
+@pytest.mark.compiled
+def test_a_ring_of_a_million_cells_keeps_its_light(lens_rows: Any) -> None:
+    """A small source right behind a round lens is magnified by 2 theta_E <1 / beta>, in closed form.
+
+    Where every cell was added to the whole light, float32 lost 2.5e-4 of it.
+    """
+    n, reff_arcsec = 1.0, 0.02
+    rows = lens_rows(1, lens_model=np.array(["SIS"]), lens_e=0.0, shear=0.0, theta_e_arcsec=2.0, src_e=0.0)
+    rows |= {"src_x_arcsec": np.zeros(1), "src_y_arcsec": np.zeros(1), "src_n": np.array([n])}
+    rows |= {"src_reff_arcsec": np.array([reff_arcsec])}
+    columns, found = render_columns(rows, "r"), np.empty(1)
+    effort = np.empty((1, 3))
+    render_rows(columns, rtol=1e-5, magnification=found, effort=effort, threads=1)
+    steepness = float(sersic_bn(np.array([n]))[0])
+    inverse = steepness**n * gamma(n) / gamma(2.0 * n) / reff_arcsec
+    assert effort[0, 1] > 1e6
+    assert found[0] == pytest.approx(2.0 * 2.0 * inverse, rel=1e-5)
