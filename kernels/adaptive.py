@@ -51,6 +51,9 @@ CHUNK = 64  # divided cells processed together: their samples fit the level-1 ca
 # Light is lost where float32 adds cells that are far fainter than what is there already: after so many they
 # are gathered on a grid of their own. A ring that took a million cells had lost 3e-4 of its light.
 TOGETHER = 2048
+# The bound takes the lens's map for smooth, and where a weak lens stands in light it has a kink: cells about
+# the lens are divided so often where the tolerance is small. Left alone, they were off by 1.5e-4 of the peak.
+KINKED = 4
 DEEPEST = 18  # a cell is then 2^-17 nodes wide
 LN2 = F(0.6931471805599453)
 DARK = F(100.0)  # powers of two below the central brightness: nothing that is seen
@@ -198,9 +201,12 @@ def adaptive_grid(
 
     area = width * width
     waiting = np.int64(0)  # the literal is a type of its own, for which divide_cells would be compiled too
+    kink = F(0.75) * width if eta < F(1e-3) else F(0.0)
     for j in range(n_y):
+        beside = abs(y_first + F(j) * width - fields[1]) < kink
         for i in range(n_x):
-            if boxed or errors[j, i] * width > limit:
+            kinked = beside and abs(x_first + F(i) * width - fields[0]) < kink
+            if boxed or kinked or errors[j, i] * width > limit:
                 stack_place[waiting, 0] = x_first + F(i) * width
                 stack_place[waiting, 1] = y_first + F(j) * width
                 stack_node[waiting, 0] = bounds[0] + BASE * j
@@ -219,8 +225,8 @@ def adaptive_grid(
     if not boxed:
         spread_first(first, stencil, bounds, lines, grid)
     divide_cells(
-        kind, fields, limit, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place, stack_node,
-        waiting, samples, cells, nodes, weights, errors, part, grid, report,
+        kind, fields, limit, kink, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place,
+        stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
     )  # fmt: skip
     if estimate:
         report[2] = largest_mean(errors, window, sums, lines[0], lines[1]) / (area * peak)
@@ -260,8 +266,8 @@ def sample_first(kind, fields, x_first, y_first, width, samples, values, errors,
 
 @jit
 def divide_cells(
-    kind, fields, limit, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place, stack_node,
-    waiting, samples, cells, nodes, weights, errors, part, grid, report,
+    kind, fields, limit, kink, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place,
+    stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
 ):  # fmt: skip
     """Sample the waiting cells' quarters, and theirs, until every cell's bound is within ``limit``.
 
@@ -303,11 +309,13 @@ def divide_cells(
             s1, s2, s3 = s0 + stride, s0 + 4 * stride, s0 + 5 * stride
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
+            near = kink / F(2 << level) if level + 1 < KINKED else F(0.0)
             for k in range(count):
+                at_x, at_y = xs[k] + dx, ys[k] + dy
+                kinked = abs(at_x - fields[0]) < near and abs(at_y - fields[1]) < near
                 bound = part_bounds[s0 + k] + part_bounds[s1 + k] + part_bounds[s2 + k] + part_bounds[s3 + k]
-                if bound > limit and not last:
-                    stack_place[waiting, 0] = xs[k] + dx
-                    stack_place[waiting, 1] = ys[k] + dy
+                if (bound > limit or kinked) and not last:
+                    stack_place[waiting, 0], stack_place[waiting, 1] = at_x, at_y
                     stack_node[waiting, 0] = nodes[0, k]
                     stack_node[waiting, 1] = nodes[1, k]
                     stack_node[waiting, 2] = level + 1
