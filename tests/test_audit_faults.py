@@ -11,6 +11,8 @@ from scipy import ndimage
 from arcforge.bench.planted import FAULTS, make_set
 from arcforge.bench.planted_conventions import CONVENTIONS
 from arcforge.bench.planted_several import TWO_FAULTS
+from arcforge.engine.auditing.faults import Hypothesis, near_the_best
+from arcforge.engine.auditing.nuisance import Point
 from arcforge.engine.auditing.pairs import draw_pairs
 from arcforge.engine.auditing.run import CHECKS, run_audit
 from arcforge.engine.auditing.sources import ParquetPairs
@@ -207,3 +209,15 @@ def test_arcs_of_many_sky_sigmas_may_differ_by_what_two_renderers_do(hosts, tmp_
     assert report["causes"] == []
     assert [found[check]["status"] for check in ("R1", "R2", "R3", "R6")] == ["WARN", "PASS", "PASS", "WARN"]
     assert "arcs so bright" in found["R6"]["message"]
+
+
+def test_an_exchange_that_fluxes_stand_in_for_is_tried_as_a_start():
+    def leaving(misfit, *causes):
+        return Hypothesis(causes, "", Point(), (), np.array([misfit]), explains=False)
+
+    exchanged, worse = leaving(0.11, "band_order"), leaving(0.12, "band_order")
+    turned, far = leaving(0.2, "orientation"), leaving(0.4, "orientation")
+    found = [leaving(0.07, "flux_scale"), leaving(1.0), worse, exchanged, far, turned]
+    assert near_the_best(found) == [exchanged, turned]
+    # what leaves most of the misfit is no start
+    assert near_the_best([leaving(0.9, "flux_scale"), leaving(1.0), leaving(0.8, "band_order")]) == []
