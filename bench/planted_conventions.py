@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ def _read_as(change: Callable[[RenderColumns], RenderColumns]) -> Callable[[Reci
 
 
 def _angles(change: Callable[[Floats], Floats], *names: str) -> Callable[[Recipe], tuple[Images, Images]]:
-    return _read_as(
-        lambda c: replace(c, **{f"{n}_phi_rad": change(getattr(c, f"{n}_phi_rad")) for n in names})
-    )
+    def angles(c: RenderColumns) -> RenderColumns:
+        changes: dict[str, Any] = {f"{n}_phi_rad": change(getattr(c, f"{n}_phi_rad")) for n in names}
+        return replace(c, **changes)
+
+    return _read_as(angles)
 
 
 def _ratio(ellipticity: Floats) -> Floats:

@@ -8,6 +8,7 @@ tell how much.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -165,7 +166,7 @@ def _correlation_at(distance_pix: Floats | float, blur_pix: float) -> Floats:
 def _seen_at(step_pix: int, blur_pix: float) -> float:
     """Share of the sigma of blurred noise that fourth differences of a step show."""
     correlations = _correlation_at(step_pix * np.arange(1.0, 5.0), blur_pix)
-    return float(np.sqrt(max(1.0 + _LAG_WEIGHTS @ correlations, 1e-12)))
+    return math.sqrt(max(1.0 + float(_LAG_WEIGHTS @ correlations), 1e-12))
 
 
 def _solve_blur(ratio: float, fine: int, coarse: int) -> float:

@@ -235,9 +235,9 @@ def _noise_under_shift(
     of_sky = share_of_sky(moved.added - moved.recorded, moved.controls, moved.beside)
     sigma = left_sigma * np.sqrt(max(1.0 - of_sky, 0.0)) / registration.damping
     if registration.moved == "stamp":
-        return sigma / raw.sky_sigma
+        return np.asarray(sigma / raw.sky_sigma)
     sky = state.sky_sigma_of(raw.added + raw.controls - raw.recorded)
-    return sigma / np.sqrt(np.maximum(sky**2 - np.nan_to_num(sigma) ** 2, raw.sky_sigma**2))
+    return np.asarray(sigma / np.sqrt(np.maximum(sky**2 - np.nan_to_num(sigma) ** 2, raw.sky_sigma**2)))
 
 
 def _left_of(before: Evaluation, after: Evaluation, is_noisy: bool) -> float:

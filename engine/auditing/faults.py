@@ -332,10 +332,10 @@ class _Finder:
             (t.cause, t.detail, plain.point, t.undo) for t in list_transforms(few.bands) if t.part == "arc"
         ]
         for name in NAMED:
-            cause, detail = _of_reading(name)
-            own = parameters_of(few.bands).get(cause[0], ())
+            (named,), detail = _of_reading(name)
+            own = parameters_of(few.bands).get(named, ())
             held = {n: value for n, value in plain.point.values.items() if n not in own}
-            leaps.append((cause[0], detail, Point(held, reading=name), _as_it_is))
+            leaps.append((named, detail, Point(held, reading=name), _as_it_is))
         reached = [left(undo, point) for _, _, point, undo in leaps]
         cause, detail, point, undo = leaps[int(np.argmin(reached))]
         if min(reached) > _TRANSFORM_GAIN * min(left(h.apply, h.point) for h in (base, plain)):

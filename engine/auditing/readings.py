@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,10 @@ _MEASURED: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
+def _with(columns: RenderColumns, changes: dict[str, Any]) -> RenderColumns:
+    return replace(columns, **changes)
+
+
 def _angles() -> Iterator[Reading]:
     for names in _TOGETHER:
         for way, change in _MEASURED.items():
@@ -80,7 +84,7 @@ def _angles() -> Iterator[Reading]:
                 names: tuple[str, ...] = names,
                 change: Callable[[Floats], Floats] = change,
             ) -> RenderColumns:
-                return replace(c, **{_ANGLES[n]: change(getattr(c, _ANGLES[n])) for n in names})
+                return _with(c, {_ANGLES[n]: change(getattr(c, _ANGLES[n])) for n in names})
 
             yield Reading("orientation", f"the angle of {' and '.join(names)} is measured {way}", apply)
 
@@ -97,7 +101,7 @@ def _positions() -> Iterator[Reading]:
         def apply(
             c: RenderColumns, sources: tuple[str, str] = sources, signs: tuple[int, int] = signs
         ) -> RenderColumns:
-            return replace(c, **{x: signs[0] * getattr(c, sources[0]), y: signs[1] * getattr(c, sources[1])})
+            return _with(c, {x: signs[0] * getattr(c, sources[0]), y: signs[1] * getattr(c, sources[1])})
 
         yield Reading("orientation", words, apply)
 
@@ -114,38 +118,38 @@ def _ellipticities() -> Iterator[Reading]:
             def apply(
                 c: RenderColumns, column: str = column, change: Callable[[Floats], Floats] = change
             ) -> RenderColumns:
-                return replace(c, **{column: change(getattr(c, column))})
+                return _with(c, {column: change(getattr(c, column))})
 
             yield Reading("provenance", f"the ellipticity of the {name} taken for {way}", apply)
 
 
 def _of_bands(column: str, order: Callable[[Floats], Floats]) -> Callable[[RenderColumns], RenderColumns]:
-    return lambda c: replace(c, **{column: np.ascontiguousarray(order(getattr(c, column)))})
+    return lambda c: _with(c, {column: np.ascontiguousarray(order(getattr(c, column)))})
+
+
+def _with_index(n: float) -> Callable[[RenderColumns], RenderColumns]:
+    return lambda c: replace(c, src_n=np.full(len(c), n))
+
+
+def _with_moffat(beta: float) -> Callable[[RenderColumns], RenderColumns]:
+    return lambda c: replace(
+        c,
+        psf_model=np.where(c.psf_model == PSF_GAUSSIAN, PSF_MOFFAT, c.psf_model),
+        moffat_beta=np.full(len(c), beta),
+    )
 
 
 def _profiles() -> Iterator[Reading]:
     """Profiles and PSFs of another kind than recorded."""
     for n in (0.5, 1.0, 4.0):
-        yield Reading(
-            "provenance",
-            f"sources of Sersic index {n:g}",
-            lambda c, n=n: replace(c, src_n=np.full(len(c), n)),
-        )
+        yield Reading("provenance", f"sources of Sersic index {n:g}", _with_index(n))
     yield Reading(
         "provenance",
         "a Gaussian PSF of the same FWHM",
         lambda c: replace(c, psf_model=np.where(c.psf_model == PSF_MOFFAT, PSF_GAUSSIAN, c.psf_model)),
     )
     for beta in (2.5, 3.0, 3.5, 4.765):
-        yield Reading(
-            "provenance",
-            f"a Moffat PSF with beta = {beta:g}",
-            lambda c, beta=beta: replace(
-                c,
-                psf_model=np.where(c.psf_model == PSF_GAUSSIAN, PSF_MOFFAT, c.psf_model),
-                moffat_beta=np.full(len(c), beta),
-            ),
-        )
+        yield Reading("provenance", f"a Moffat PSF with beta = {beta:g}", _with_moffat(beta))
     yield Reading("provenance", "no shear", lambda c: replace(c, shear=np.zeros(len(c))))
     yield Reading(
         "provenance",
