@@ -242,11 +242,15 @@ def test_an_interrupt_that_a_library_caught_is_heeded(monkeypatch, probe):
         typer.echo("went on unheeding")
 
     monkeypatch.setattr(sys.modules["arcforge.cli.probe"], "probe", probe_that_catches)
-    result = probe("probe")
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
+    try:
+        result = probe("probe")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert result.exit_code == 130
     assert result.stdout == ""
     assert result.stderr.strip() == "arcforge: interrupted"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_narrow_terminal_cuts_no_number(monkeypatch, capsys):
