@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
     from arcforge.engine.psf_images import PsfImages
 
+# Looser tolerances would let the total flux drift by more than 5e-4.
+COARSEST = 1e-3
 # Light below this fraction of a source's flux, in its outermost wing, is left out (times rtol / 1e-3).
 WING_FRACTION = 1e-6
 # A wrapped image is fainter than the PSF's peak by this.
@@ -143,6 +145,7 @@ def layout(
         Where a PSF is too narrow for any grid, or an image lies too far from the stamp; names the row.
     """
     options = stamp_size, pixscale_arcsec, uniform, images
+    rtol = min(rtol, COARSEST)
     found = _layout(columns, rtol, BEYOND_SIZES[0], *options)
     for row in [] if uniform else np.flatnonzero(found.beyond):
         this = slice(row, row + 1)

@@ -30,8 +30,7 @@ class Scratch:
         self.weights = np.empty(64, dtype=np.float32)
         self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
         self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
-        self.grid = np.empty(0, dtype=np.float32)
-        self.part = np.empty(0, dtype=np.float32)
+        self.grids = {"grid": np.empty(0, dtype=np.float32), "part": np.empty(0, dtype=np.float32)}
         self.report = np.zeros(3)
 
     def hold(self, up: int, across: int) -> Images:
@@ -50,17 +49,11 @@ class Scratch:
             self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
         return self.first[: 7 * cells].reshape(7, n_y, n_x)
 
-    def hold_grid(self, size: int) -> Images:
-        """Return a scratch grid of ``size`` x ``size`` nodes."""
-        if self.grid.size < size * size:
-            self.grid = np.empty(size * size, dtype=np.float32)
-        return self.grid[: size * size].reshape(size, size)
-
-    def hold_part(self, size: int) -> Images:
-        """Return a scratch grid for a part of the light that lies on another."""
-        if self.part.size < size * size:
-            self.part = np.empty(size * size, dtype=np.float32)
-        return self.part[: size * size].reshape(size, size)
+    def hold_grid(self, size: int, name: str = "grid") -> Images:
+        """Return a scratch grid of ``size`` x ``size`` nodes: "grid", or "part" of the light of another."""
+        if self.grids[name].size < size * size:
+            self.grids[name] = np.empty(size * size, dtype=np.float32)
+        return self.grids[name][: size * size].reshape(size, size)
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""

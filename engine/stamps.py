@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from arcforge.engine import fftw
 from arcforge.engine.errors import RenderError
 from arcforge.engine.gridding import grid_response, gridding_table, node_type
-from arcforge.engine.layout import Layout, layout
+from arcforge.engine.layout import COARSEST, Layout, layout
 from arcforge.engine.low_rank import Terms, cheap_terms
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import KINDS, Folded, fold
@@ -54,9 +54,8 @@ _NO_GRID = (0, 0, False, False)
 # rtol / 1e-3).
 LEAST_SIGMA_NODES = 1.6
 _WEIGHT_LEVEL = 1e-6
+# Of light off the stamp, which is far brighter, the stamp sees the faint side: a share of the tolerance.
 _OFF_STAMP = 0.3
-# Looser tolerances would let the total flux drift by more than 5e-4.
-COARSEST = 1e-3
 
 
 def cell_tolerance(rtol: float) -> float:
@@ -115,7 +114,7 @@ def make_batch(
         columns if sources is None else sources.bounded,
         stamp_size=options.stamp_size,
         pixscale_arcsec=options.pixscale_arcsec,
-        rtol=min(options.rtol, COARSEST),
+        rtol=options.rtol,
         uniform=options.variant.samples > 0,
         images=images,
     )
@@ -165,13 +164,12 @@ def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
     first = work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
     table, stencil = gridding_table()
     boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
-    # of light off the stamp, which is far brighter, the stamp sees the faint side
     eta = cell_tolerance(options.rtol) * (_OFF_STAMP if where.beyond[row] else 1.0)
     adaptive_grid(
         kind, fields, np.float32(eta), where.peak_floor[row],
         int(where.window[row]), boxed, batch.effort is not None, np.float32(origin), np.float32(nodes),
         bounds, table, stencil, first, work.stack_place, work.stack_node, work.lines, work.samples,
-        work.cells, work.nodes, work.weights, work.hold_part(grid.shape[0]), grid, work.report,
+        work.cells, work.nodes, work.weights, work.hold_grid(grid.shape[0], "part"), grid, work.report,
     )  # fmt: skip
     if batch.effort is not None:
         batch.effort[row] = work.report

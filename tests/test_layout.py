@@ -13,7 +13,7 @@ from arcforge.engine.catalog import RenderColumns, render_columns
 from arcforge.engine.certificate import hard_rows
 from arcforge.engine.errors import RenderError
 from arcforge.engine.fftw import GRID_SIZES
-from arcforge.engine.layout import WRAP_LEVEL, Layout, layout
+from arcforge.engine.layout import COARSEST, WRAP_LEVEL, Layout, layout
 from arcforge.engine.psf import gaussian_sigma, moffat_alpha
 from arcforge.engine.render import render_batch
 from arcforge.kernels.codes import PSF_GAUSSIAN, PSF_NONE
@@ -253,3 +253,11 @@ def test_control_rows_are_not_looked_at(lens_rows: Any) -> None:
     rows["src_x_arcsec"] = np.array([0.0, np.nan, 1e9, 1e9])
     assert _layout(rows, 32).size.size == 4
     assert not render_batch(rows, bands="r", stamp_size=32).any()
+
+
+def test_no_tolerance_is_laid_out_more_coarsely_than_the_coarsest(lens_rows: Any) -> None:
+    """A run's rows are checked with their own tolerance, and rendered: both must find the same grids."""
+    rows = lens_rows(2, src_x_arcsec=np.array([0.1, 4.0]), psf_model="moffat", psf_fwhm_arcsec_r=4.0 * SCALE)
+    loose, coarsest = (_layout(rows, 64, rtol) for rtol in (0.1, COARSEST))
+    for each in fields(Layout):
+        np.testing.assert_array_equal(getattr(loose, each.name), getattr(coarsest, each.name))
