@@ -145,13 +145,12 @@ def _read_astropy(file: Path) -> pa.Table:
     from astropy.table import Table
 
     from arcforge.engine.fits_images import check_fits
-    from arcforge.engine.host_files import inflated
+    from arcforge.engine.host_files import unpacked
 
     if ".ecsv" in file.name.lower():
         table = Table.read(file, format="ascii.ecsv")
     else:
-        content = file.read_bytes()
-        content = inflated(content) if file.name.lower().endswith(".gz") else content
+        content = unpacked(file.name, file.read_bytes())
         check_fits(content)
         table = Table.read(io.BytesIO(content), format="fits")
     return pa.table({name: _arrow_array(name, table[name], file) for name in table.colnames})

@@ -92,9 +92,14 @@ def check_place(path: Path) -> None:
         return
     if path.is_dir():
         raise StoreError(f"{path}: is a folder; give the name of a file")
+    check_folder_of(path, "written")
+
+
+def check_folder_of(path: Path, done: str) -> None:
+    """Refuse a local path, StoreError, where nothing can be created in the nearest folder that there is."""
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise StoreError(f"{path}: cannot be written in {folder}; choose a folder that you may write")
+        raise StoreError(f"{path}: cannot be {done} in {folder}; choose a folder that you may write")
 
 
 @contextmanager

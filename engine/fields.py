@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from arcforge.engine.catalog_files import numbers_of
 from arcforge.engine.errors import HostError
 from arcforge.engine.fits_images import FitsImage, fits_images, wcs_pixscale_arcsec
-from arcforge.engine.host_files import UNITS, Cutout, checked_psf, decode, inflated
+from arcforge.engine.host_files import UNITS, Cutout, checked_psf, decode, unpacked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,9 +167,7 @@ def _brick(name: str, files: dict[tuple[str, str], Path], bands: str) -> Field:
 def _image_of(path: Path) -> FitsImage:
     content = path.read_bytes()
     try:
-        if path.name.endswith(".gz"):
-            content = inflated(content)
-        for image in fits_images(content):
+        for image in fits_images(unpacked(path.name, content)):
             if len(image.shape) == 2:
                 return image
     except HostError as error:

@@ -82,13 +82,10 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
     HostError
         What is wrong, without the file's name, which the caller adds.
     """
-    lower = name.lower()
     try:
-        if lower.endswith(".npz"):
+        if name.lower().endswith(".npz"):
             return decode_npz(content, bands)
-        if lower.endswith(".gz"):
-            content = inflated(content)
-        return _decode_fits(content, bands)
+        return _decode_fits(unpacked(name, content), bands)
     except HostError:
         raise
     except Exception as error:  # damaged bytes fail in many ways inside zip, gzip, numpy and header parsing
@@ -96,6 +93,11 @@ def decode(name: str, content: bytes, bands: str) -> Cutout:
         raise HostError(
             f"damaged, truncated or not a cutout ({reason}): fetch it again", reason="unreadable"
         ) from error
+
+
+def unpacked(name: str, content: bytes) -> bytes:
+    """Return a file's content, inflated where its name ends in .gz."""
+    return inflated(content) if name.lower().endswith(".gz") else content
 
 
 def inflated(content: bytes) -> bytes:

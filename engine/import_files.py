@@ -169,10 +169,10 @@ def _read_fits(name: str, content: bytes, bands: str | None) -> Contents:
     from astropy.io import fits
 
     from arcforge.engine.fits_images import check_fits
-    from arcforge.engine.host_files import inflated
+    from arcforge.engine.host_files import unpacked
 
     try:
-        content = inflated(content) if name.lower().endswith(".gz") else content
+        content = unpacked(name, content)
         name = name.removesuffix(".gz")
         check_fits(content)
         with fits.open(io.BytesIO(content), memmap=False) as units:

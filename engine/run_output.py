@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from arcforge.engine.commits import HOSTS, is_done, shard_name, size_fault
-from arcforge.engine.durable import temporaries, write_lock
+from arcforge.engine.durable import check_folder_of, temporaries, write_lock
 from arcforge.engine.errors import ConfigError, StoreError, StoreExistsError
 from arcforge.engine.places import is_object
 from arcforge.engine.plan import Partition, Plan
@@ -25,9 +25,7 @@ def check_output(root: Path, *, overwrite: bool, resume: bool, partition: Partit
             raise StoreExistsError(f"{root}: exists; go on with it by --resume, replace it by --overwrite")
         return
     if not os.path.lexists(root):
-        folder = next(parent for parent in root.absolute().parents if os.path.lexists(parent))
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise StoreError(f"{root}: cannot be created in {folder}; choose a folder that you may write")
+        check_folder_of(root, "created")
         return
     is_ours = root.is_dir() and (is_store(root) or not any(root.iterdir()))
     if not is_ours:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from arcforge.engine.blobs import read_arrays
 from arcforge.engine.errors import SourceError
 from arcforge.engine.fits_images import FitsImage, check_fits, fits_images, wcs_pixscale_arcsec
-from arcforge.engine.host_files import inflated
+from arcforge.engine.host_files import unpacked
 from arcforge.engine.source_audit import BankReport, audit_bank, judge_prepared
 from arcforge.engine.source_bank import SourceBank, Template, sharpen
 from arcforge.engine.source_noise import cut_out, denoised
@@ -164,9 +164,7 @@ def _scale(image: FitsImage, path: Path) -> float:
 
 
 def _content(path: Path) -> bytes:
-    """Return a file's bytes, unpacked where it is a gzip file."""
-    content = path.read_bytes()
-    return inflated(content) if path.name.lower().endswith(".gz") else content
+    return unpacked(path.name, path.read_bytes())
 
 
 def _is_galsim_catalog(path: Path) -> bool:

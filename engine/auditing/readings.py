@@ -49,16 +49,13 @@ def _axis_ratio(ellipticity: Floats) -> Floats:
     return np.asarray((1.0 - ellipticity) / (1.0 + ellipticity))
 
 
-def _scaled(column: str, factor: Callable[[RenderColumns], Floats]) -> Callable[..., RenderColumns]:
-    return lambda c: replace(c, **{column: getattr(c, column) * factor(c)})
+def _by_sqrt_q(cause: str, words: str, column: str, ellipticity: str, power: float) -> Reading:
+    """Reading by which a column is multiplied by a power of the root of an axis ratio."""
 
+    def factor(c: RenderColumns) -> Floats:
+        return np.asarray(np.sqrt(_axis_ratio(getattr(c, ellipticity))) ** power)
 
-def _sqrt_q(power: float) -> Callable[[RenderColumns], Floats]:
-    return lambda c: np.asarray(np.sqrt(_axis_ratio(c.lens_e)) ** power)
-
-
-def _sqrt_source_q(power: float) -> Callable[[RenderColumns], Floats]:
-    return lambda c: np.asarray(np.sqrt(_axis_ratio(c.src_e)) ** power)
+    return Reading(cause, words, lambda c: _with(c, {column: getattr(c, column) * factor(c)}), factor)
 
 
 _ANGLES = {"lens": "lens_phi_rad", "shear": "shear_phi_rad", "source": "src_phi_rad"}
@@ -167,29 +164,33 @@ def _profiles() -> Iterator[Reading]:
 
 
 READINGS: dict[str, Reading] = {
-    MISSING_SQRT_Q: Reading(
+    MISSING_SQRT_Q: _by_sqrt_q(
         "theta_e_scale",
         "Einstein radii are larger by 1/sqrt(q): the SIE lacks its factor sqrt(q)",
-        _scaled("theta_e_arcsec", _sqrt_q(-1.0)),
-        _sqrt_q(-1.0),
+        "theta_e_arcsec",
+        "lens_e",
+        -1.0,
     ),
-    "sqrt(q) twice": Reading(
+    "sqrt(q) twice": _by_sqrt_q(
         "theta_e_scale",
         "Einstein radii are smaller by sqrt(q): the SIE has its factor sqrt(q) twice",
-        _scaled("theta_e_arcsec", _sqrt_q(1.0)),
-        _sqrt_q(1.0),
+        "theta_e_arcsec",
+        "lens_e",
+        1.0,
     ),
-    "major axis from circular": Reading(
+    "major axis from circular": _by_sqrt_q(
         "source_size",
         "sources are larger by 1/sqrt(q): a circularised radius was taken for the recorded one",
-        _scaled("src_reff_arcsec", _sqrt_source_q(-1.0)),
-        _sqrt_source_q(-1.0),
+        "src_reff_arcsec",
+        "src_e",
+        -1.0,
     ),
-    "circular from major axis": Reading(
+    "circular from major axis": _by_sqrt_q(
         "source_size",
         "sources are smaller by sqrt(q): the recorded radius was taken for a circularised one",
-        _scaled("src_reff_arcsec", _sqrt_source_q(1.0)),
-        _sqrt_source_q(1.0),
+        "src_reff_arcsec",
+        "src_e",
+        1.0,
     ),
     "no PSF": Reading(
         "psf_width",
