@@ -262,9 +262,13 @@ def _ours(variant: str, columns: RenderColumns) -> Call:
 
 def _ratios(timings: dict[str, Timing], rows: int) -> list[dict[str, Any]]:
     """Return how many times faster a stamp, uniform4 and auto are than every peer that was timed."""
-    per = {"per_slow": rows, "per_fast": max(rows, OUR_ROWS)}
+    our_rows = max(rows, OUR_ROWS)
     return [
-        {"ours": ours, "peer": peer.name, **ratio(timings[peer.name], timings[ours], **per)}
+        {
+            "ours": ours,
+            "peer": peer.name,
+            **ratio(timings[peer.name], timings[ours], per_slow=rows, per_fast=our_rows),
+        }
         for ours in ("uniform4", "auto")
         for peer in PEERS
         if ours in timings and peer.name in timings
@@ -273,7 +277,7 @@ def _ratios(timings: dict[str, Timing], rows: int) -> list[dict[str, Any]]:
 
 def _targets(ratios: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return every target with what was measured, ``met`` None where one of the two was not timed."""
-    timed = {(found["ours"], found["peer"]): found["of_medians"] for found in ratios}
+    timed = {(found["ours"], found["peer"]): found["median"] for found in ratios}
     found = []
     for ours, peer, times in TARGETS:
         measured = timed.get((ours, peer))

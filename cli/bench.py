@@ -263,7 +263,7 @@ def _target_table(report: dict[str, Any]) -> Table:
         table.add_row(
             entry["ours"],
             entry["peer"],
-            f"{entry['of_medians']:.1f} x",
+            f"{entry['median']:.1f} x",
             f"{entry['q25']:.1f}-{entry['q75']:.1f}",
             goal,
         )

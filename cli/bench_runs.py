@@ -68,15 +68,14 @@ _PARTS = {
 
 
 def _say_ratios(report: dict[str, Any]) -> None:
-    share, times, memory = report["of_render_only"], report["times_numpy"], report["memory"]
+    share, memory = report["of_render_only"], report["memory"]
     terminal.say(
         f"\na whole run reaches {share['median']:.0%} of the rate of rendering alone "
         f"(quartiles {share['q25']:.0%} to {share['q75']:.0%})"
     )
-    terminal.say(
-        f"and takes 1/{times['of_medians']:.0f} of NumPy's processor time a stamp "
-        f"(quartiles 1/{times['q25']:.0f} to 1/{times['q75']:.0f})"
-    )
+    for key, what in (("times_numpy", "the rate of NumPy"), ("times_numpy_cpu", "that by processor time")):
+        times = report[key]
+        terminal.say(f"{times['median']:.0f} x {what} (quartiles {times['q25']:.0f} to {times['q75']:.0f})")
     for entry in report["scaling"]:
         terminal.say(f"{entry['threads']} threads: {entry['speedup']:.2f} x the rate of one")
     held = ", ".join(
