@@ -1,4 +1,6 @@
-"""Sets whose renderer read the catalogue by another convention: no common factor, and still one cause."""
+"""Sets whose renderer read the catalogue by another convention, or that differ in one band: no common factor,
+and still one cause.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,66 @@ def _from_ratio(ratio: Floats) -> Floats:
     return np.asarray((1 - ratio) / (1 + ratio))
 
 
+def _psf_widths(change: Callable[[Floats], Floats]) -> Callable[[Recipe], tuple[Images, Images]]:
+    return _read_as(lambda c: replace(c, psf_fwhm_arcsec=np.ascontiguousarray(change(c.psf_fwhm_arcsec))))
+
+
+def _in_band(width: Floats, k: int, factor: float) -> Floats:
+    changed = width.copy()
+    changed[:, k] *= factor
+    return changed
+
+
+def _gain(factor: float, *, of_stamps: bool) -> Callable[[Recipe], tuple[Images, Images]]:
+    """Stamps, arcs and all, or controls on another scale."""
+
+    def make(recipe: Recipe) -> tuple[Images, Images]:
+        stamps = recipe.controls + recipe.render(recipe.columns)
+        scale = np.float32(factor)
+        return (scale * stamps, recipe.controls) if of_stamps else (stamps, scale * recipe.controls)
+
+    return make
+
+
+def _of_pixels(pixscale_arcsec: float) -> Callable[[Recipe], tuple[Images, Images]]:
+    """Every length, the PSF's too, rendered for pixels of another size."""
+    names = ("theta_e", "lens_x", "lens_y", "src_x", "src_y", "src_reff", "psf_fwhm")
+
+    def make(recipe: Recipe) -> tuple[Images, Images]:
+        scale = recipe.pixscale_arcsec / pixscale_arcsec
+        lengths = {f"{name}_arcsec": scale * getattr(recipe.columns, f"{name}_arcsec") for name in names}
+        return recipe.controls + recipe.render(replace(recipe.columns, **lengths)), recipe.controls
+
+    return make
+
+
+def _clipped(recipe: Recipe) -> tuple[Images, Images]:
+    stamps = recipe.controls + recipe.render(recipe.columns)
+    return np.maximum(stamps, 0.0), np.maximum(recipe.controls, 0.0)
+
+
 #: Each with the cause that the audit must give
 CONVENTIONS = (
+    Fault("psf_width 1.1 in the first band", "psf_width", 1.1, _psf_widths(lambda w: _in_band(w, 0, 1.1))),
+    Fault(
+        "psf_width 2.355 in the last band", "psf_width", 2.355, _psf_widths(lambda w: _in_band(w, -1, 2.355))
+    ),
+    Fault(
+        "psf_width of the first band",
+        "psf_width",
+        None,
+        _psf_widths(lambda w: np.repeat(w[:, :1], w.shape[1], axis=1)),
+    ),
+    Fault(
+        "psf_width the same in all rows",
+        "psf_width",
+        None,
+        _psf_widths(lambda w: np.broadcast_to(np.median(w, axis=0), w.shape)),
+    ),
+    Fault("stamps 1.05 times as bright", "flux_scale", 1.05, _gain(1.05, of_stamps=True)),
+    Fault("controls 2.512 times as bright", "flux_scale", 1 / 2.512, _gain(2.512, of_stamps=False)),
+    Fault("pixels of 0.2 arcsec", "provenance", None, _of_pixels(0.2)),
+    Fault("pixels below zero cut off", "provenance", None, _clipped),
     Fault(
         "angles clockwise from the y axis",
         "orientation",

@@ -65,11 +65,14 @@ def test_a_clean_set_needs_no_cause_and_every_parameter_is_as_recorded(diagnosed
         "flux 1.05",
         "control 0.25 px, order 3",
         "unpadded convolution",
+        "stamps 1.05 times as bright",
+        "controls 2.512 times as bright",
+        pytest.param("psf_width 1.1 in the first band", marks=pytest.mark.compiled),
         pytest.param("source bank, pedestal 0.4", marks=pytest.mark.compiled),
     ],
 )
 def test_a_fault_is_named_at_its_size(diagnosed, name):
-    fault = next(f for f in FAULTS if f.name == name)
+    fault = next(f for f in (*FAULTS, *CONVENTIONS) if f.name == name)
     causes = diagnosed(name).diagnosis.causes
     assert [c.name for c in causes] == [fault.cause]
     assert causes[0].ci95 is not None
@@ -87,6 +90,12 @@ def test_a_fault_is_named_at_its_size(diagnosed, name):
         ("flux 1/mu", "1/mu"),
         ("psf_width 2.355", "sigma taken for a FWHM"),
         ("angle of the shear turned by 90", "angle of shear is measured from the y axis"),
+        (
+            "stamps 1.05 times as bright",
+            "stamps, arcs and all, are 1.05 times as bright as in their controls",
+        ),
+        ("controls 2.512 times as bright", "in every band, as by one magnitude"),
+        ("psf_width of the first band", "every band has the PSF width of the first one"),
     ],
 )
 def test_a_known_mistake_is_called_by_its_name(diagnosed, name, words):
@@ -111,6 +120,21 @@ def test_other_sources_than_recorded_are_provenance_and_never_a_named_fault(diag
     assert [c.name for c in diagnosis.causes] == ["provenance"]
     assert not diagnosis.explained_as_recorded
     assert "leaves" in diagnosis.causes[0].message
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("name", "cause", "words"),
+    [
+        ("psf_width the same in all rows", "psf_width", "the same PSF width, whatever is recorded: g 1."),
+        ("pixels of 0.2 arcsec", "provenance", "rendered for pixels of 0.2 arcsec, not 0.262"),
+        ("pixels below zero cut off", "provenance", "24 of 24 pairs many pixels are one value"),
+    ],
+)
+def test_what_no_factor_of_one_column_explains_is_told_in_words(diagnosed, name, cause, words):
+    (found,) = diagnosed(name).diagnosis.causes
+    assert found.name == cause
+    assert words in found.message
 
 
 @pytest.mark.parametrize(

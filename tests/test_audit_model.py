@@ -11,9 +11,12 @@ from scipy import ndimage, signal
 from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
 from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.forward import Change, Forward
+from arcforge.engine.auditing.gains import find_gain
 from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
+from arcforge.engine.auditing.naming import known_scale
 from arcforge.engine.auditing.notes import note_on_provenance
 from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
+from arcforge.engine.auditing.pairs import PixelScan
 from arcforge.engine.auditing.readings import NAMED, READINGS
 from arcforge.engine.auditing.registration import (
     SHIFT_OPERATORS,
@@ -35,7 +38,7 @@ N = 12
 @pytest.fixture(scope="module")
 def forward():
     columns = draw_columns(N, 4, np.random.default_rng(5))
-    return Forward(render_columns(columns, "grz"), 64, PIXSCALE_ARCSEC)
+    return Forward(render_columns(columns, "grz"), 64, PIXSCALE_ARCSEC, "grz")
 
 
 def data_of(forward, added, controls=None):
@@ -66,6 +69,73 @@ def test_every_parameter_is_recovered_when_all_change_at_once(forward):
         assert np.median(found.values(f"flux_scale_{band}")) == pytest.approx(value, abs=4e-3)
         assert np.median(found.values(f"pedestal_nmgy_{band}")) == pytest.approx(3e-4, rel=0.02)
     assert np.max(found.rms_of_peak) < 1e-3
+
+
+def test_widths_by_band_are_recovered_beside_other_changes(forward):
+    truth = Change(offset_x_pix=0.15, psf_width_of_bands=(("g", 1.2), ("z", 0.9)))
+    added = forward.render(np.arange(N), truth)
+    names = parameter_names("grz", width_by_band=True)[:-1]
+    found = fit(forward, data_of(forward, added), Point(), names)
+    for band, width in {"g": 1.2, "r": 1.0, "z": 0.9}.items():
+        assert np.median(found.values(f"psf_width_{band}")) == pytest.approx(width, abs=4e-3)
+    assert np.median(found.values("offset_x_pix")) == pytest.approx(0.15, abs=4e-3)
+    assert np.max(found.rms_of_peak) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "pixscale_arcsec", "words"),
+    [
+        ("psf_width", 3.82, 0.262, "arcsec taken for pixels (1/0.262)"),
+        ("psf_width", 5.95, 0.168, "arcsec taken for pixels (1/0.168)"),
+        ("psf_width", 3.82, 0.168, ""),
+        ("psf_width", 9.0, 0.262, "a sigma taken for a FWHM, and arcsec for pixels (2.355/0.262)"),
+        ("source_size", 0.5, 0.262, "a full width taken for a half width"),
+        ("theta_e_scale", 2.0, 0.262, "a half width taken for a full width"),
+        ("flux_scale", 0.0686, 0.262, "flux per square arcsec taken for flux per pixel"),
+        ("flux_scale", 0.3981, 0.262, "one magnitude"),
+        ("psf_width", 1.2, 0.262, ""),
+    ],
+)
+def test_a_scale_near_a_known_mistake_is_called_by_it(name, value, pixscale_arcsec, words):
+    found = known_scale(name, value, pixscale_arcsec)
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def with_sky(forward, seed):
+    """Arcs as recorded on controls with a galaxy and noise."""
+    rng = np.random.default_rng(seed)
+    model = forward.render(np.arange(N))
+    y, x = np.mgrid[:64, :64] - 31.5
+    galaxy = np.exp(-np.hypot(y, x) / 6.0)
+    return model, (galaxy + rng.normal(0, 0.005, model.shape)).astype(np.float32)
+
+
+def test_a_gain_of_stamps_over_controls_is_measured_and_taken_back(forward):
+    model, controls = with_sky(forward, 3)
+    gains = np.array([1.0, 1.05, 0.8], dtype=np.float32)[:, None, None]
+    data = data_of(forward, gains * (controls + model) - controls, controls)
+    found = find_gain(data, HostBootstrap(np.arange(N), 100, np.random.default_rng(1)), 0.01, 1e-3)
+    np.testing.assert_allclose(found.factors, gains.ravel(), atol=2e-3)
+    undone = found.undo(data)
+    np.testing.assert_allclose(undone.added, gains * model, atol=3e-3 * controls.max())
+
+
+@pytest.mark.parametrize("fault", ["pedestal", "noise", "shift", "wide PSF", "none"])
+def test_nothing_else_beside_the_arc_is_taken_for_a_gain(forward, fault):
+    model, controls = with_sky(forward, 4)
+    added, was = model, controls
+    if fault == "pedestal":
+        added = model + np.float32(0.02)
+    elif fault == "noise":
+        added = model + np.random.default_rng(5).normal(0, 0.005, model.shape).astype(np.float32)
+    elif fault == "shift":
+        moved = ndimage.shift(controls, (0, 0, 0.3, 0.2), order=3, mode="nearest")
+        added, was = model + controls - moved, moved
+    elif fault == "wide PSF":
+        added = forward.render(np.arange(N), Change(psf_width=2.355))
+    bootstrap = HostBootstrap(np.arange(N), 100, np.random.default_rng(1))
+    assert find_gain(data_of(forward, added, was), bootstrap, 0.01, 1e-3) is None
 
 
 def test_the_residual_of_the_record_itself_is_nothing(forward):
@@ -135,7 +205,9 @@ def test_readings_of_ellipticity_give_the_axis_ratio_that_they_name(forward):
 )
 def test_a_reading_without_a_name_is_told_in_words(forward, name):
     data = data_of(forward, forward.render(np.arange(N), Change(reading=name)))
-    state = SimpleNamespace(forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows))
+    state = SimpleNamespace(
+        forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows, scan=PixelScan())
+    )
     result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
     assert note_on_provenance(state, result, data).startswith(f"{name}: that would leave 0 %")
 
@@ -144,7 +216,9 @@ def test_pairs_of_two_kinds_are_told_with_their_rows(forward):
     added = forward.render(np.arange(N))
     added[4:8] = forward.render(np.arange(4, 8), Change(psf_width=2.0))
     data = data_of(forward, added)
-    state = SimpleNamespace(forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows))
+    state = SimpleNamespace(
+        forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows, scan=PixelScan())
+    )
     result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
     note = note_on_provenance(state, result, data)
     assert note.startswith("67 % of the pairs are as recorded, others are not (rows 4, 5, 6, ...)")
@@ -152,14 +226,16 @@ def test_pairs_of_two_kinds_are_told_with_their_rows(forward):
 
 def test_no_two_readings_are_one(forward):
     rows = np.arange(2)
-    images = [forward.render(rows, Change(reading=name)) for name in NAMED]
+    of_more_bands = [name for name in NAMED if "fourth" in name or "fifth" in name]
+    assert len(of_more_bands) == 2  # the same as of the third, here
+    images = [forward.render(rows, Change(reading=name)) for name in NAMED if name not in of_more_bands]
     flat = np.array([image.ravel() for image in (forward.render(rows), *images)])
     apart = np.linalg.norm(flat[:, None] - flat, axis=2) + np.eye(len(flat))
     assert apart.min() > 1e-3
 
 
 def test_wraparound_is_what_a_periodic_convolution_returns(forward):
-    wide = Forward(forward.columns, 40, PIXSCALE_ARCSEC)  # arcs of 2.5" reach a frame of 10.5"
+    wide = Forward(forward.columns, 40, PIXSCALE_ARCSEC, "grz")  # arcs of 2.5" reach a frame of 10.5"
     extra = wide.wraparound(np.arange(N))
     assert np.abs(extra[:, :, 16:24, 16:24]).max() < 0.1 * np.abs(extra).max()
     assert np.abs(extra).max() > 1e-3

@@ -209,6 +209,24 @@ def test_faulty_data_is_named_with_its_row(clean, tmp_path, fault, words):
     assert words in report["because"]
 
 
+@pytest.mark.parametrize("filled", ["lowest", "highest", "zero block"])
+def test_pixels_that_were_cut_off_or_filled_are_told_with_their_row(clean, tmp_path, filled):
+    table = pq.read_table(clean)
+    stamps = blobs(table, "stamp_npz")
+    pixels = np.random.default_rng(0).normal(size=(3, 64, 64)).astype(np.float32)
+    if filled == "zero block":
+        pixels[1, :8, :8] = 0.0
+    else:
+        pixels = np.maximum(pixels, -1.0) if filled == "lowest" else np.minimum(pixels, 1.5)
+    stamps[5] = to_blob(pixels)
+    path = rewrite(clean, tmp_path / "filled.parquet", stamp_npz=stamps)
+    report = run_audit(path, checks=[c for c in CHECKS if c.id == "D0"]).report
+    (check,) = report["checks"]
+    assert check["status"] == "WARN"
+    assert check["message"].startswith("1 of 40 pairs have a band of which many pixels are one value")
+    assert "(row 5)" in check["message"]
+
+
 def test_a_host_in_two_splits_is_a_data_fault(clean, tmp_path):
     split = np.where(
         np.arange(40) % 20 == 3, np.array(["train", "test"])[(np.arange(40) >= 20).astype(int)], "train"

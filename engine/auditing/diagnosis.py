@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 
 from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.causes import Cause
-from arcforge.engine.auditing.faults import Hypothesis, search, spread_rows
+from arcforge.engine.auditing.faults import Hypothesis, search
+from arcforge.engine.auditing.gains import Gain, find_gain
 from arcforge.engine.auditing.naming import name_causes
-from arcforge.engine.auditing.nuisance import FitData, Point, is_scale, nominal_value, parameter_names
+from arcforge.engine.auditing.nuisance import (
+    FitData,
+    Point,
+    is_scale,
+    is_width_of_band,
+    nominal_value,
+    parameter_names,
+)
 from arcforge.engine.auditing.registration import Registration, inner_pixels, register, share_of_sky
-from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
+from arcforge.engine.auditing.resampling import Estimate, HostBootstrap, spread_rows
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 from arcforge.engine.auditing.transforms import Transform, displaced_stamps
 
@@ -97,6 +105,8 @@ class Diagnosis:
     displaced : Transform or None
         Stamp and control do not show the same noise until this is taken back; everything else is measured
         after that.
+    gain : Gain or None
+        Stamp and control are on different scales; taken back likewise.
     """
 
     nuisance: dict[str, Nuisance]
@@ -110,6 +120,7 @@ class Diagnosis:
     causes: list[Cause] = field(default_factory=list)
     shift_leaves: float = 1.0
     displaced: Transform | None = None
+    gain: Gain | None = None
     kernel_edge: Edge | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list)
 
@@ -125,6 +136,8 @@ def diagnose(state: AuditState) -> Diagnosis:
     collected = _collect(state)
     displaced = _displacement(collected)
     raw = displaced.undo(collected) if displaced else collected
+    gain = find_gain(raw, bootstrap, limits["nuisance.scale"], limits["nuisance.floor_scale"])
+    raw = gain.undo(raw) if gain else raw
     registration, shifted = _register(state, raw, bootstrap)
     data = _moved_back(raw, registration) if shifted else raw
     grain = added_noise(data.added - data.recorded, data.beside)
@@ -153,6 +166,7 @@ def diagnose(state: AuditState) -> Diagnosis:
         recorded=recorded,
         data=data,
         displaced=displaced,
+        gain=gain,
     )
     if not result.explained_as_recorded:
         result = _search(state, result, data, judge)
@@ -164,7 +178,8 @@ def _search(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -
     hypotheses = search(state.forward, data, judge)
     best = hypotheses[0]
     undone = best.apply(data)
-    names = (*parameter_names(data.bands), *undone.templates)
+    by_band = best.point.width_by_band and not best.point.reading
+    names = (*parameter_names(data.bands, width_by_band=by_band), *undone.templates)
     about_best = evaluate(state.forward, undone, best.point, names)
     return replace(
         result,
@@ -331,6 +346,13 @@ def summarise(
         estimate = bootstrap.median(evaluation.values(name), evaluation.known(name))
         estimate = estimate.widened(floor * max(estimate.value, 1.0) if is_scale(name) else floor)
         result[name] = Nuisance(estimate, nominal_value(name), tolerance)
+    if widths := [name for name in evaluation.free if is_width_of_band(name)]:
+        known = np.array([evaluation.known(name) for name in widths])
+        logs = np.log([evaluation.values(name) for name in widths])
+        mean = np.exp(np.sum(known * logs, axis=0) / np.sum(known, axis=0))
+        tolerance, floor = _tolerance("psf_width", sky, limits)
+        estimate = bootstrap.median(mean, known.sum(0))
+        result["psf_width"] = Nuisance(estimate.widened(floor * estimate.value), 1.0, tolerance)
     pedestals = [name for name in evaluation.free if name.startswith("pedestal_nmgy_")]
     if pedestals:
         tolerance, floor = _tolerance("pedestal_nmgy", sky, limits)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from arcforge.engine.auditing.bank import HALF_SIZES_ARCSEC, BankPedestal
-from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names
-from arcforge.engine.auditing.readings import NAMED, READINGS
+from arcforge.engine.auditing.nuisance import FitData, Point, parameter_names, parameters_of
+from arcforge.engine.auditing.readings import NAMED, ONE_WIDTH, READINGS
+from arcforge.engine.auditing.resampling import spread_rows
 from arcforge.engine.auditing.solve import Evaluation, best_kernel_edge, evaluate, fit
 from arcforge.engine.auditing.transforms import list_transforms
 from arcforge.engine.errors import ArcforgeError
@@ -27,7 +28,7 @@ Floats = NDArray[np.float64]
 
 # Starting values of the scales: the linear model alone does not reach from 1 to a sigma taken for a FWHM
 _STARTS = {
-    "psf_width": (0.3, 0.45, 0.65, 0.85, 1.0, 1.2, 1.5, 2.0, 2.6, 3.6),
+    "psf_width": (0.2, 0.3, 0.45, 0.65, 0.85, 1.0, 1.2, 1.5, 2.0, 2.6, 3.6, 5.5, 8.5),
     "theta_e_scale": (0.6, 0.75, 0.9, 1.0, 1.1, 1.25, 1.45, 1.75),
     "source_size": (0.1, 0.3, 0.6, 1.0, 1.5, 2.2, 3.5, 6.0),
 }
@@ -90,24 +91,6 @@ class Hypothesis:
         return float(self.chi2.sum())
 
 
-def parameters_of(bands: str) -> dict[str, tuple[str, ...]]:
-    """Return the parameters of every cause that the fit can move."""
-    return {
-        "kernel_offset": ("offset_x_pix", "offset_y_pix"),
-        "psf_width": ("psf_width",),
-        "theta_e_scale": ("theta_e_scale",),
-        "source_size": ("source_size",),
-        "flux_scale": tuple(f"flux_scale_{band}" for band in bands),
-        "pedestal": tuple(f"pedestal_nmgy_{band}" for band in bands),
-        "wraparound": ("wraparound",),
-    }
-
-
-def spread_rows(n: int, limit: int) -> NDArray[np.int64]:
-    """Return at most ``limit`` of n rows, evenly spread."""
-    return np.unique(np.linspace(0, n - 1, min(limit, n)).astype(np.int64))
-
-
 def search_rows(n: int) -> NDArray[np.int64]:
     """Return the rows that hypotheses are compared on."""
     return spread_rows(n, _SEARCH_ROWS)
@@ -123,7 +106,8 @@ def search(forward: Forward, data: FitData, judge: Judge) -> list[Hypothesis]:
     found += finder.singles(min((h.misfit for h in found if h.explains), default=np.inf))
     found.sort(key=_rank)
     if not found[0].explains:
-        found.append(finder.source_bank())
+        most = found[0].misfit
+        found += [finder.source_bank(), *(finder.widths_by_band(most, name) for name in ("", ONE_WIDTH))]
         found.sort(key=_rank)
     found[0] = finder.with_finite_kernel(found[0])
     if not found[0].explains:
@@ -151,7 +135,8 @@ def near_the_best(found: Sequence[Hypothesis]) -> list[Hypothesis]:
     most = min(_TRANSFORM_GAIN * record.misfit, _NEAR_THE_BEST * found[0].misfit)
     leaps: dict[str, Hypothesis] = {}
     for h in sorted(found, key=lambda h: h.misfit):
-        if (h.point.reading or set(h.causes) & set(_FAULTS_OF_THE_IMAGE)) and h.misfit <= most:
+        is_leap = h.point.reading or h.point.width_by_band or set(h.causes) & set(_FAULTS_OF_THE_IMAGE)
+        if is_leap and h.misfit <= most:
             leaps.setdefault(h.causes[0], h)
     return list(leaps.values())
 
@@ -263,6 +248,27 @@ class _Finder:
         shape = f"a square of {2 * half:.2f} arcsec" if square else f"a disc of {half:.2f} arcsec radius"
         return self._hypothesis(("pedestal",), f"behind every source, over {shape}", fitted, apply)
 
+    def widths_by_band(self, most_misfit: float, reading: str = "") -> Hypothesis:
+        """A PSF width of its own in each band: bands are apart, so that each is scanned alone.
+
+        Fitted where a first look promises less than ``most_misfit``.
+        """
+        few = self.data.take(self.few_rows)
+        start: dict[str, float] = {}
+        names = parameters_of(self.data.bands, width_by_band=True)["psf_width"]
+        for k, name in enumerate(names):
+            only = few.of_band(k)
+            start[name] = min(
+                _STARTS["psf_width"],
+                key=lambda width: self._misfit(only, Point({"psf_width": width}, reading)),
+            )
+        point, words = Point(start, reading), READINGS[reading].words if reading else "by band"
+        promise = float(evaluate(self.forward, few, point, names).left.mean())
+        if promise * len(self.data.rows) > most_misfit:
+            return self._evaluate(("psf_width",), words, point, names)
+        fitted = fit(self.forward, self.data, point, names)
+        return self._hypothesis(("psf_width",), words, fitted)
+
     def with_finite_kernel(self, best: Hypothesis) -> Hypothesis:
         """Try whether the PSF kernel was cut to a square; the rest of the point is fitted again."""
         if best.point.edge:
@@ -281,7 +287,8 @@ class _Finder:
     def several(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Several faults at once, from the best start; from others where that explains nothing."""
         result: list[Hypothesis] = []
-        for base in (self._base(found), *near_the_best(found)):
+        first = self._base(found)
+        for base in (first, *(h for h in near_the_best(found) if h is not first)):
             tried = self._several_from(base)
             if tried[-1].explains:
                 return tried
@@ -291,20 +298,23 @@ class _Finder:
     def _several_from(self, base: Hypothesis) -> list[Hypothesis]:
         """All parameters at once, then only those that depart."""
         data = base.apply(self.data)
-        names = (*parameter_names(data.bands), *data.templates)
+        parameters = parameters_of(data.bands, width_by_band=base.point.width_by_band)
+        names = (*parameter_names(data.bands, width_by_band=base.point.width_by_band), *data.templates)
         fixed = tuple(c for c in base.causes if c in _FAULTS_OF_THE_IMAGE)
         if base.point.reading:
             cause = READINGS[base.point.reading].cause
             fixed = tuple(dict.fromkeys((*fixed, cause)))
-            names = tuple(n for n in names if n not in parameters_of(data.bands).get(cause, ()))
+            names = tuple(n for n in names if n not in parameters.get(cause, ()))
         # an edge that was taken up for want of another fault would stay where it is
         start = base.point.whole()
         every = fit(self.forward, data, start, names, max_iterations=_JOINT_ITERATIONS)
         causes = fixed + self._departing(every, data)
         result = [self._hypothesis(("provenance",), "all parameters at once", every, base.apply)]
         if len(fixed) < len(causes) <= self.judge.limits.count("faults.max_causes"):
-            names = tuple(n for c in causes[len(fixed) :] for n in parameters_of(data.bands)[c])
-            start = replace(every.point, values={n: v for n, v in every.point.values.items() if n in names})
+            names = tuple(n for c in causes[len(fixed) :] for n in parameters[c])
+            held = set(base.point.values) - set(every.free)
+            values = {n: v for n, v in every.point.values.items() if n in names or n in held}
+            start = replace(every.point, values=values)
             best = fit(self.forward, data, start, names)
             result.append(self.with_finite_kernel(self._hypothesis(causes, base.detail, best, base.apply)))
         return result
@@ -333,7 +343,7 @@ class _Finder:
         ]
         for name in NAMED:
             (named,), detail = _of_reading(name)
-            own = parameters_of(few.bands).get(named, ())
+            own = parameters_of(few.bands, width_by_band=plain.point.width_by_band).get(named, ())
             held = {n: value for n, value in plain.point.values.items() if n not in own}
             leaps.append((named, detail, Point(held, reading=name), _as_it_is))
         reached = [left(undo, point) for _, _, point, undo in leaps]
@@ -348,9 +358,10 @@ class _Finder:
 
         bootstrap = self.judge.bootstrap.of_rows(search_rows(len(self.judge.bootstrap.groups)))
         nuisance = summarise(evaluation, data, bootstrap, self.judge.limits)
+        parameters = parameters_of(data.bands, width_by_band=evaluation.point.width_by_band)
         size = {
             cause: max(nuisance[n].departure for n in names if n in nuisance)
-            for cause, names in parameters_of(data.bands).items()
+            for cause, names in parameters.items()
             if any(n in nuisance and nuisance[n].outside for n in names)
         }
         return tuple(sorted(size, key=lambda cause: -size[cause]))

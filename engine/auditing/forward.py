@@ -33,15 +33,16 @@ VARIANT, RTOL = "auto", 2e-4
 class Change:
     """How a set may differ from its record: the same for every row. The defaults change nothing.
 
-    Scales multiply the recorded value. ``reading`` names one of ``READINGS``, by which the columns are read
-    before anything else. ``kernel_edge_pix`` cuts the PSF kernel to a square that
-    ends so far from its centre (a kernel of 2 h + 1 pixels a side ends at h + 1/2), ``kernel_edge_fwhm`` to
-    one that ends at so many of its own FWHM.
+    Scales multiply the recorded value; ``psf_width_of_bands`` (band, scale) multiplies ``psf_width``.
+    ``reading`` names one of ``READINGS``, by which the columns are read before anything else.
+    ``kernel_edge_pix`` cuts the PSF kernel to a square that ends so far from its centre (a kernel of 2 h + 1
+    pixels a side ends at h + 1/2), ``kernel_edge_fwhm`` to one that ends at so many of its own FWHM.
     """
 
     offset_x_pix: float = 0.0
     offset_y_pix: float = 0.0
     psf_width: float = 1.0
+    psf_width_of_bands: tuple[tuple[str, float], ...] = ()
     theta_e_scale: float = 1.0
     source_size: float = 1.0
     reading: str = ""
@@ -67,6 +68,8 @@ class Forward:
         Recorded parameters of the audited pairs.
     stamp_size, pixscale_arcsec
         Frame of the stamps.
+    bands : str
+        Order of the band axis.
     variant, rtol
         Renderer; the defaults are the audit's.
     pixel_response : {"in_psf", "box"}
@@ -82,6 +85,7 @@ class Forward:
         columns: RenderColumns,
         stamp_size: int,
         pixscale_arcsec: float,
+        bands: str,
         variant: str = VARIANT,
         rtol: float = RTOL,
         pixel_response: str = "in_psf",
@@ -91,6 +95,7 @@ class Forward:
         self.columns = columns
         self.stamp_size = stamp_size
         self.pixscale_arcsec = pixscale_arcsec
+        self.bands = bands
         self.variant = variant
         self.rtol = rtol
         self.pixel_response = pixel_response
@@ -149,6 +154,13 @@ class Forward:
         ]
         return cut_kernel(images, unconvolved, changed, self.pixscale_arcsec, edges_pix)
 
+    def ratio(self, column: str, rows: Integers, change: Change) -> NDArray[np.float64]:
+        """Return what a change multiplies a column by, in the band of each row that departs most: (k,)."""
+        recorded = getattr(self.columns.take(rows), column).reshape(len(rows), -1)
+        changed = getattr(self._changed(rows, change, True, None), column).reshape(len(rows), -1)
+        ratio = changed / recorded
+        return np.asarray(ratio[np.arange(len(rows)), np.argmax(np.abs(ratio - 1.0), axis=1)])
+
     def wide_light(self, rows: Integers) -> Images:
         """Render rows without PSF on a frame twice as wide: float32 (k, band, y, x)."""
         return self._render(self._changed(rows, NOMINAL, False, None), 2 * self.stamp_size)
@@ -179,6 +191,8 @@ class Forward:
         c = self.columns.take(rows)
         if change.reading:
             c = READINGS[change.reading].apply(c)
+        widths = dict(change.psf_width_of_bands)
+        psf_width = np.array([change.psf_width * widths.get(band, 1.0) for band in self.bands])
         return replace(
             c,
             theta_e_arcsec=c.theta_e_arcsec * change.theta_e_scale,
@@ -192,7 +206,7 @@ class Forward:
             # a source of another extent is one piece
             more_fraction=c.more_fraction * (reff_arcsec is None),
             more_shape=scaled(c, change.source_size),
-            psf_fwhm_arcsec=c.psf_fwhm_arcsec * change.psf_width,
+            psf_fwhm_arcsec=c.psf_fwhm_arcsec * psf_width,
             psf_model=c.psf_model if with_psf else np.full_like(c.psf_model, PSF_NONE),
         )
 

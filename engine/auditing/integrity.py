@@ -49,6 +49,12 @@ def check_integrity(state: AuditState) -> Finding:
         return Finding(
             FAIL, "; ".join(faults), effect=float(len(faults)), threshold=0.0, n_pairs=scan.n_scanned
         )
+    if scan.clipped:
+        text = (
+            f"{len(scan.clipped)} of {scan.n_scanned} pairs have a band of which many pixels are one value, "
+            f"its lowest, its highest or zero ({_rows(scan.clipped)}): cut off, or filled"
+        )
+        return Finding(WARN, text, float(len(scan.clipped)), None, 0.0, scan.n_scanned)
     return Finding(
         PASS,
         f"{scan.n_scanned} pairs read: finite, one shape, one type, no repeats",

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding, judge_equivalence
-from arcforge.engine.auditing.faults import spread_rows
 from arcforge.engine.auditing.parameters import column
+from arcforge.engine.auditing.resampling import spread_rows
 from arcforge.engine.components import has_components
 from arcforge.kernels.codes import PSF_NONE
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.causes import Cause, make_cause
-from arcforge.engine.auditing.faults import Hypothesis, parameters_of, search_rows
+from arcforge.engine.auditing.faults import Hypothesis, search_rows
 from arcforge.engine.auditing.forward import edge_words
+from arcforge.engine.auditing.gains import Gain
 from arcforge.engine.auditing.naming_noise import light_noise, stamp_noise
 from arcforge.engine.auditing.notes import note_on_provenance
-from arcforge.engine.auditing.nuisance import FitData
-from arcforge.engine.auditing.readings import READINGS
+from arcforge.engine.auditing.nuisance import FitData, Point, parameters_of
+from arcforge.engine.auditing.readings import ONE_WIDTH, READINGS
 from arcforge.engine.auditing.resampling import Estimate
 from arcforge.engine.auditing.solve import Evaluation, evaluate
 
@@ -25,19 +26,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_KNOWN_WIDTHS = {
-    2.355: "a sigma taken for a FWHM (2.355)",
-    1 / 2.355: "a FWHM taken for a sigma (1/2.355)",
-    1 / 0.262: "arcsec taken for pixels (1/0.262)",
-    0.262: "pixels taken for arcsec (0.262)",
-    2.0: "a half width taken for a full width (2)",
-}
-_KNOWN_FLUXES = {
-    0.262**2: "flux per square arcsec taken for flux per pixel (0.262 squared)",
-    1 / 0.262**2: "flux per pixel taken for flux per square arcsec (1/0.262 squared)",
-    2.5: "a factor of the magnitude scale (2.5)",
-    10**0.4: "one magnitude (10**0.4)",
-    10**-0.4: "one magnitude (10**-0.4)",
+# What a cause's own parameter multiplies
+_COLUMN = {
+    "psf_width": "psf_fwhm_arcsec",
+    "theta_e_scale": "theta_e_arcsec",
+    "source_size": "src_reff_arcsec",
 }
 # A fitted number this close to a known one is called by its name
 _NEAR = 0.02
@@ -50,9 +43,10 @@ _OF_UNKNOWN_PIX, _OF_UNKNOWN = 0.25, 0.1
 _FOLLOWS_MAGNIFICATION = 0.2
 
 
-def psf_truth_cause(ratio: float, ci95: tuple[float, float]) -> Cause:
+def psf_truth_cause(ratio: float, ci95: tuple[float, float], pixscale_arcsec: float) -> Cause:
     """Return the cause where recorded PSF widths are ``ratio`` times the survey's."""
-    text = f"recorded PSF widths are {ratio:.4g} times the survey's{_known(ratio, _KNOWN_WIDTHS)}"
+    known = known_scale("psf_width", ratio, pixscale_arcsec)
+    text = f"recorded PSF widths are {ratio:.4g} times the survey's{known}"
     return replace(make_cause("psf_width", None, 1.0, text), estimate=ratio, ci95=ci95)
 
 
@@ -73,6 +67,8 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
         causes += _fitted_causes(state, result, data, judge)
     if _went_with_its_stamp(result):
         causes = [cause for cause in causes if cause.name != "kernel_offset"]
+    if result.gain:
+        causes = _with_gain(state, result.gain, result, causes)
     if any(cause.name == "provenance" for cause in causes):
         note = note_on_provenance(state, result, data)
         causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
@@ -162,7 +158,9 @@ def _is_outside(
     """Whether a fitted fault is larger than its tolerance, interval and all."""
     from arcforge.engine.auditing.diagnosis import summarise
 
-    parameters = parameters_of(data.bands).get(name, ())
+    if best.point.reading and READINGS[best.point.reading].cause == name:
+        return True
+    parameters = parameters_of(data.bands, width_by_band=best.point.width_by_band).get(name, ())
     if name in ("orientation", "band_order") or not set(parameters) & set(best.free):
         return True
     nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
@@ -177,10 +175,13 @@ def _fitted_cause(
     if name in ("orientation", "band_order"):
         return make_cause(name, None, None, best.detail)
     reading = READINGS[best.point.reading] if best.point.reading else None
-    if reading and reading.cause == name and reading.factor:
-        factor = judge.bootstrap.median(reading.factor(state.forward.columns.take(data.rows)))
+    if reading and reading.cause == name:
+        if best.point.reading == ONE_WIDTH:
+            widths = (f"{band} {best.point[f'psf_width_{band}']:.4g}" for band in data.bands)
+            return make_cause(name, None, 1.0, f"{reading.words}: {', '.join(widths)} arcsec")
+        factor = judge.bootstrap.median(state.forward.ratio(_COLUMN[name], data.rows, best.point.change))
         factor = factor.widened(state.thresholds["nuisance.floor_scale"] * factor.value)
-        return make_cause(name, factor, 1.0, f"{reading.words} (median {factor.value:.4g})")
+        return make_cause(name, factor, 1.0, f"{reading.words} (median ratio {factor.value:.4g})")
     nuisance = summarise(evaluation, data, judge.bootstrap, state.thresholds)
     if "source_bank" in best.free:
         share = nuisance["source_bank"].estimate
@@ -223,22 +224,43 @@ def _flux_cause(
 ) -> Cause:
     scale = np.array([evaluation.values(f"flux_scale_{band}") for band in data.bands])
     each = {band: judge.bootstrap.median(rows) for band, rows in zip(data.bands, scale, strict=True)}
-    values = [e.value for e in each.values()]
-    if max(values) - min(values) <= state.thresholds["nuisance.scale"]:
+    estimate, where = _worst_band(each, state)
+    if estimate is None:
         estimate, where = judge.bootstrap.median(scale.mean(0)), "in every band"
-    else:
-        worst = max(each, key=lambda band: abs(np.log(each[band].value)))
-        estimate, where = (
-            each[worst],
-            f"in {worst} ({', '.join(f'{b} {e.value:.4g}' for b, e in each.items())})",
-        )
     estimate = estimate.widened(state.thresholds["nuisance.floor_scale"] * estimate.value)
     if _follows_magnification(state, scale.mean(0), data):
         text = "the lensed image is renormalised to the source's flux: magnification is lost (1/mu)"
     else:
-        known = _known(estimate.value, _KNOWN_FLUXES)
+        known = known_scale("flux_scale", estimate.value, state.forward.pixscale_arcsec)
         text = f"the added light is {estimate.value:.4g} times the recorded {where}{known}"
     return make_cause("flux_scale", estimate, 1.0, text)
+
+
+def _with_gain(state: AuditState, gain: Gain, result: Diagnosis, causes: list[Cause]) -> list[Cause]:
+    """Add the gain of stamps over controls to what is said of fluxes: arcs may or may not share it."""
+    worst, where = _worst_band(gain.bands, state)
+    estimate = worst or min(gain.bands.values(), key=lambda e: e.se)
+    known = known_scale("flux_scale", estimate.value, state.forward.pixscale_arcsec)
+    fluxes = next((c for c in causes if c.name == "flux_scale"), None)
+    text = f"{estimate.value:.4g} times as bright as in their controls {where or 'in every band'}{known}"
+    point = result.hypotheses[0].point if fluxes else Point()
+    arcs = np.array([point[f"flux_scale_{band}"] for band in gain.bands])
+    if np.all(np.abs(arcs / gain.factors - 1.0) < _NEAR):
+        text = f"stamps, arcs and all, are {text}"
+    else:
+        text = f"galaxies are in their stamps {text}"
+        text += f"; beside that, {fluxes.message.partition('; compare')[0]}" if fluxes else ""
+    others = [cause for cause in causes if cause is not fluxes]
+    return [make_cause("flux_scale", estimate, 1.0, text), *others]
+
+
+def _worst_band(each: dict[str, Estimate], state: AuditState) -> tuple[Estimate | None, str]:
+    """Return the scale of the band that departs most, with all in words; None where they are the same."""
+    values = [e.value for e in each.values()]
+    if max(values) - min(values) <= state.thresholds["nuisance.scale"]:
+        return None, ""
+    worst = max(each, key=lambda band: abs(np.log(each[band].value)))
+    return each[worst], f"in {worst} ({', '.join(f'{b} {e.value:.4g}' for b, e in each.items())})"
 
 
 def _follows_magnification(state: AuditState, scale: Floats, data: FitData) -> bool:
@@ -253,12 +275,17 @@ def _follows_magnification(state: AuditState, scale: Floats, data: FitData) -> b
     return bool(np.std(np.log(scale * magnification)) < _FOLLOWS_MAGNIFICATION * np.std(np.log(scale)))
 
 
-def _scale_cause(name: str, words: str, known: dict[float, str]) -> Callable[..., Cause]:
+def _scale_cause(name: str, words: str) -> Callable[..., Cause]:
     def describe(
         state: AuditState, nuisance: dict[str, Nuisance], evaluation: Evaluation, data: FitData, judge: Judge
     ) -> Cause:
-        estimate = nuisance[name].estimate
-        text = f"{words} {estimate.value:.4g} times as recorded{_known(estimate.value, known)}"
+        each = {
+            n.removeprefix(name + "_"): e.estimate for n, e in nuisance.items() if n.startswith(name + "_")
+        }
+        worst, where = _worst_band(each, state) if each else (None, "")
+        estimate = worst or nuisance[name].estimate
+        known = known_scale(name, estimate.value, state.forward.pixscale_arcsec)
+        text = f"{words} {estimate.value:.4g} times as recorded{where and ' ' + where}{known}"
         if name == "psf_width" and evaluation.point.edge:
             text += f" (its kernel ends at {edge_words(evaluation.point.edge)})"
         return make_cause(name, estimate, 1.0, text)
@@ -268,27 +295,58 @@ def _scale_cause(name: str, words: str, known: dict[float, str]) -> Callable[...
 
 _WORDS: dict[str, Callable[..., Cause]] = {
     "kernel_offset": _offset_cause,
-    "psf_width": _scale_cause("psf_width", "the PSF of the arcs is", _KNOWN_WIDTHS),
-    "theta_e_scale": _scale_cause("theta_e_scale", "Einstein radii are", {}),
-    "source_size": _scale_cause("source_size", "sources are", {}),
+    "psf_width": _scale_cause("psf_width", "the PSF of the arcs is"),
+    "theta_e_scale": _scale_cause("theta_e_scale", "Einstein radii are"),
+    "source_size": _scale_cause("source_size", "sources are"),
     "flux_scale": _flux_cause,
     "pedestal": _pedestal_cause,
     "wraparound": _wraparound_cause,
 }
 
 
-def _known(value: float, table: dict[float, str]) -> str:
-    for known, words in table.items():
-        if abs(value / known - 1.0) < _NEAR:
-            return f", as by {words}"
-    return ""
+def known_scale(name: str, value: float, pixscale_arcsec: float) -> str:
+    """Return the mistake by which a scale of this cause is usually what it is, in words; else nothing."""
+    p = pixscale_arcsec
+    lengths = {
+        1 / p: f"arcsec taken for pixels (1/{p:g})",
+        p: f"pixels taken for arcsec ({p:g})",
+        2.0: "a half width taken for a full width (2)",
+        0.5: "a full width taken for a half width (1/2)",
+    }
+    fwhm = 2.355
+    tables = {
+        "psf_width": {
+            fwhm: "a sigma taken for a FWHM (2.355)",
+            1 / fwhm: "a FWHM taken for a sigma (1/2.355)",
+            fwhm / p: f"a sigma taken for a FWHM, and arcsec for pixels (2.355/{p:g})",
+            p / fwhm: f"a FWHM taken for a sigma, and pixels for arcsec ({p:g}/2.355)",
+            fwhm * p: f"a sigma taken for a FWHM, and pixels for arcsec (2.355 x {p:g})",
+            1 / (fwhm * p): f"a FWHM taken for a sigma, and arcsec for pixels (1/(2.355 x {p:g}))",
+            **lengths,
+        },
+        "theta_e_scale": lengths,
+        "source_size": lengths,
+        "flux_scale": {
+            p**2: f"flux per square arcsec taken for flux per pixel ({p:g} squared)",
+            1 / p**2: f"flux per pixel taken for flux per square arcsec (1/{p:g} squared)",
+            2.5: "a factor of the magnitude scale (2.5)",
+            10**0.4: "one magnitude (10**0.4)",
+            10**-0.4: "one magnitude (10**-0.4)",
+        },
+    }
+    near = [known for known in tables[name] if abs(value / known - 1.0) < _NEAR]
+    return f", as by {tables[name][min(near, key=lambda k: abs(np.log(value / k)))]}" if near else ""
 
 
 def _provenance(result: Diagnosis) -> Cause:
     record = next(h for h in result.hypotheses if not h.causes)
-    tried = [h for h in result.hypotheses if h.causes and h.causes != ("provenance",)][:2]
+    tried: dict[tuple[str, ...], Hypothesis] = {}
+    for h in result.hypotheses:
+        if h.causes and h.causes != ("provenance",):
+            tried.setdefault(h.causes, h)
     fits = "; ".join(
-        f"{' and '.join(h.causes)} leaves {100 * h.misfit / record.misfit:.2g} % of the misfit" for h in tried
+        f"{' and '.join(h.causes)} leaves {100 * h.misfit / record.misfit:.3g} % of the misfit"
+        for h in list(tried.values())[:2]
     )
     best = ", ".join(
         f"{name} {n.estimate.value:.3g}"

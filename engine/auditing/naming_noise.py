@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 # Share of the residual's power that neighbouring pixels of white noise may have in common
 _WHITE = 0.1
+# Share of the rows to which a residual adds light, or from which it takes it, beyond which it is no noise
+_ONE_SIDED = 0.9
 # Photon noise over the root of its light is alike in all bands; beyond this ratio it is not noise of light
 _LIKE = 10.0
 
@@ -46,6 +48,10 @@ def light_noise(data: FitData, judge: Judge) -> Cause | None:
     n_arc = np.maximum(data.arc.sum((2, 3)), 1)
     rms = np.sqrt(np.sum(residual**2, axis=(2, 3), where=data.arc) / n_arc)
     if not white and not (differ_by_band(residual, data.arc) and _alike(rms, data)):
+        return None
+    # noise takes as much as it gives; what is cut off is missing only
+    adds = np.mean(np.sum(residual, axis=(1, 2, 3), where=data.arc, dtype=np.float64) > 0)
+    if max(adds, 1 - adds) > _ONE_SIDED:
         return None
     off_arc = np.median(np.abs(residual[~data.arc])) if (~data.arc).any() else 0.0
     if off_arc > _WHITE * float(np.median(rms)):

@@ -5,22 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import optimize
 
-from arcforge.engine.auditing.faults import parameters_of, spread_rows
-from arcforge.engine.auditing.nuisance import FitData, Point
+from arcforge.engine.auditing.nuisance import FitData, Point, parameters_of
 from arcforge.engine.auditing.readings import READINGS
-from arcforge.engine.auditing.solve import evaluate
+from arcforge.engine.auditing.resampling import spread_rows
+from arcforge.engine.auditing.solve import evaluate, fit
+from arcforge.engine.components import scaled
 
 if TYPE_CHECKING:
     from arcforge.engine.auditing.diagnosis import Diagnosis
     from arcforge.engine.auditing.forward import Forward
     from arcforge.engine.auditing.state import AuditState
+    from arcforge.engine.catalog import RenderColumns
 
 # Rows on which renderers and readings are tried, and the share of the misfit that they may leave to be told
 _ROWS, _LEAVES = 16, 0.2
+# Scales that all lengths are tried at, and the rows for a first look
+_LOG_SCALES, _SCAN_ROWS = np.linspace(-1.0, 1.0, 101), 6
+# What may differ from band to band, in words
+_BY_BAND = {
+    "kernel_offset": "arcs at places of their own in each band (x y, in px)",
+    "source_size": "sources of another size in each band (scale)",
+    "theta_e_scale": "Einstein radii of their own in each band (scale)",
+}
+# Share of the pairs with pixels cut off from which on these are the reason
+_CLIPPED = 0.5
 # Where more and less than these shares of the pairs are as recorded, and the others leave so many times more
 # than a residual may be, the set is a mixture
 _FEW, _MOST, _FAR = 0.05, 0.95, 10.0
@@ -30,7 +43,25 @@ def note_on_provenance(state: AuditState, result: Diagnosis, data: FitData) -> s
     """Return a sentence that ends in "; ", or nothing."""
     few = data.take(spread_rows(len(data.rows), _ROWS))
     # another reading may hold for all pairs and still be that of the record for some, as without shear
-    return _rendered_otherwise(state, few) or _read_otherwise(state, few) or _mixture(state, result, data)
+    return (
+        _clipped(state)
+        or _rendered_otherwise(state, few)
+        or _read_otherwise(state, few)
+        or _of_other_pixels(state, few)
+        or _apart_by_band(state, few)
+        or _mixture(state, result, data)
+    )
+
+
+def _clipped(state: AuditState) -> str:
+    """Say so where pixels were cut off at a value: light is lost then."""
+    scan = state.pairs.scan
+    if not scan.clipped or len(scan.clipped) < _CLIPPED * scan.n_scanned:
+        return ""
+    return (
+        f"of {len(scan.clipped)} of {scan.n_scanned} pairs many pixels are one value, the lowest, the "
+        "highest or zero: pixels that were cut off or filled do not hold the added light; "
+    )
 
 
 def _mixture(state: AuditState, result: Diagnosis, data: FitData) -> str:
@@ -84,3 +115,56 @@ def _read_otherwise(state: AuditState, few: FitData) -> str:
     if left[best] >= _LEAVES * misfit:
         return ""
     return f"{READINGS[best].words}: that would leave {100 * left[best] / misfit:.2g} % of the misfit; "
+
+
+def _of_other_pixels(state: AuditState, few: FitData) -> str:
+    """Say so where every length is so many times as recorded: the renderer's pixels had another size."""
+    free = parameters_of(few.bands)["flux_scale"]
+    misfit = float(evaluate(state.forward, few, Point(), free).left.sum())
+    scan = few.take(spread_rows(len(few.rows), _SCAN_ROWS))
+
+    def left(log_scale: float, data: FitData, with_psf: bool) -> float:
+        other = copy(state.forward)
+        other.columns = _scaled_lengths(state.forward.columns, float(np.exp(log_scale)), with_psf)
+        again = replace(data, recorded=other.render(data.rows))
+        return float(evaluate(other, again, Point(), free).left.sum())
+
+    def best(with_psf: bool) -> Any:
+        start = min(_LOG_SCALES, key=lambda s: left(s, scan, with_psf))
+        step = _LOG_SCALES[1] - _LOG_SCALES[0]
+        bounds = (start - step, start + step)
+        return optimize.minimize_scalar(left, bounds=bounds, args=(few, with_psf), method="bounded")
+
+    of_all, but_psf = best(True), best(False)
+    found, but = (of_all, "") if of_all.fun <= but_psf.fun else (but_psf, " but the PSF's")
+    if found.fun >= _LEAVES * misfit:
+        return ""
+    scale, pixscale = float(np.exp(found.x)), state.forward.pixscale_arcsec
+    return (
+        f"all lengths{but} {scale:.4g} times as recorded would leave {100 * found.fun / misfit:.2g} % of the "
+        f"misfit: they were rendered for pixels of {pixscale / scale:.4g} arcsec, not {pixscale:.4g}; "
+    )
+
+
+def _scaled_lengths(columns: RenderColumns, scale: float, with_psf: bool) -> RenderColumns:
+    names = [f"{name}_arcsec" for name in ("theta_e", "lens_x", "lens_y", "src_x", "src_y", "src_reff")]
+    names += ["psf_fwhm_arcsec"] if with_psf else []
+    lengths = {name: getattr(columns, name) * scale for name in names}
+    return replace(columns, more_shape=scaled(columns, scale), **lengths)
+
+
+def _apart_by_band(state: AuditState, few: FitData) -> str:
+    """Say so where arcs have places, sizes or Einstein radii of their own in each band."""
+    fluxes = parameters_of(few.bands)["flux_scale"]
+    misfit = float(evaluate(state.forward, few, Point(), fluxes).left.sum())
+    for cause, words in _BY_BAND.items():
+        names = parameters_of(few.bands)[cause]
+        found = [fit(state.forward, few.of_band(k), Point(), names) for k in range(len(fluxes))]
+        left = sum(float(each.chi2.sum()) for each in found)
+        if left < _LEAVES * misfit:
+            shown = ", ".join(
+                f"{band} {' '.join(f'{each.point[n]:.3f}' for n in names)}"
+                for band, each in zip(few.bands, found, strict=True)
+            )
+            return f"{words} ({shown}) would leave {100 * left / misfit:.2g} % of the misfit; "
+    return ""

@@ -27,13 +27,22 @@ RENDERED_STEPS = {
     "kernel_edge_fwhm": 0.1,
 }
 EDGES = ("kernel_edge_pix", "kernel_edge_fwhm")
+# The width in one band multiplies that of all: psf_width_g
+_WIDTH_OF_BAND = "psf_width_"
 _LARGEST_STEP = 20.0
+# Weight of what is left out: nothing divides by zero then
+_HARDLY = 1e-12
 _SCALES = ("psf_width", "theta_e_scale", "source_size")
 
 
 def is_scale(name: str) -> bool:
     """Whether a parameter multiplies (nominal 1) rather than adds (nominal 0)."""
-    return name in _SCALES or name.startswith("flux_scale_")
+    return name in _SCALES or name.startswith(("flux_scale_", _WIDTH_OF_BAND))
+
+
+def is_width_of_band(name: str) -> bool:
+    """Whether a parameter is the PSF width in one band."""
+    return name.startswith(_WIDTH_OF_BAND)
 
 
 def nominal_value(name: str) -> float:
@@ -43,17 +52,36 @@ def nominal_value(name: str) -> float:
     return 1.0 if is_scale(name) else 0.0
 
 
-def parameter_names(bands: str) -> tuple[str, ...]:
+def parameter_names(bands: str, *, width_by_band: bool = False) -> tuple[str, ...]:
     """Return the names of the full fit, in the order of the report.
 
     The edge of a finite PSF kernel is not among them: no set records it, and the record has none.
     """
+    rendered = (name for name in RENDERED_STEPS if name not in EDGES)
+    widths = _width_names(bands, width_by_band)
     return (
-        *(name for name in RENDERED_STEPS if name not in EDGES),
+        *(part for name in rendered for part in (widths if name == "psf_width" else (name,))),
         *(f"flux_scale_{band}" for band in bands),
         *(f"pedestal_nmgy_{band}" for band in bands),
         "control_gain",
     )
+
+
+def parameters_of(bands: str, *, width_by_band: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the parameters of every cause that the fit can move."""
+    return {
+        "kernel_offset": ("offset_x_pix", "offset_y_pix"),
+        "psf_width": _width_names(bands, width_by_band),
+        "theta_e_scale": ("theta_e_scale",),
+        "source_size": ("source_size",),
+        "flux_scale": tuple(f"flux_scale_{band}" for band in bands),
+        "pedestal": tuple(f"pedestal_nmgy_{band}" for band in bands),
+        "wraparound": ("wraparound",),
+    }
+
+
+def _width_names(bands: str, by_band: bool) -> tuple[str, ...]:
+    return tuple(_WIDTH_OF_BAND + band for band in bands) if by_band else ("psf_width",)
 
 
 def after_step(name: str, value: float, step: Any) -> Any:
@@ -99,7 +127,17 @@ class Point:
     def change(self) -> Change:
         """The part of the point that the renderer knows."""
         rendered = {name: self[name] for name in RENDERED_STEPS}
-        return replace(NOMINAL, reading=self.reading, **rendered)
+        widths = tuple(
+            (name.removeprefix(_WIDTH_OF_BAND), value)
+            for name, value in self.values.items()
+            if is_width_of_band(name)
+        )
+        return replace(NOMINAL, reading=self.reading, psf_width_of_bands=widths, **rendered)
+
+    @property
+    def width_by_band(self) -> bool:
+        """Whether bands have PSF widths of their own."""
+        return any(is_width_of_band(name) for name in self.values)
 
 
 @dataclass(frozen=True)
@@ -151,6 +189,11 @@ class FitData:
         }
         templates = {name: image[index] for name, image in self.templates.items()}
         return FitData(bands=self.bands, seen=self.seen, templates=templates, **arrays)
+
+    def of_band(self, k: int) -> FitData:
+        """Return the data with the weight of one band alone."""
+        alone = np.where(np.arange(len(self.bands)) == k, 1.0, _HARDLY)
+        return replace(self, weights=self.weights * alone)
 
     def linear_term(self, name: str, unit: Images) -> Images:
         """Return the image that a linear parameter multiplies; ``unit`` is the model at flux scales 1."""

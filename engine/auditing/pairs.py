@@ -34,6 +34,8 @@ Progress = Callable[[str, int, int], None]
 DEFAULT_PIXSCALE_ARCSEC = 0.262
 # Fewer cannot be judged, however large the stamps
 _LEAST_PAIRS = 200
+# Noise hardly ever repeats a value: above this share of a band's pixels they were cut off or filled
+_CLIPPED = 0.01
 # Pixels of sky that a noise level takes
 _LEAST_SKY = 50
 # A source bank shared by most hosts would chain them into one group; then only hosts are grouped
@@ -50,6 +52,9 @@ class PixelScan:
     dtypes: set[tuple[str, str]] = field(default_factory=set)
     not_finite: list[int] = field(default_factory=list)
     blank: list[int] = field(default_factory=list)  #: rows with a band of one single value
+    clipped: list[int] = field(
+        default_factory=list
+    )  #: rows of which many pixels of a band have one value: its lowest, its highest or zero
     stamp_digests: dict[bytes, int] = field(default_factory=dict)
     repeated_stamps: list[tuple[int, int]] = field(
         default_factory=list
@@ -215,9 +220,13 @@ def _scan_batch(scan: PixelScan, batch: PixelBatch, is_control: Flags) -> Flags:
     scan.dtypes |= batch.dtypes
     scan.n_scanned += len(batch.rows) + len(batch.problems)
     finite = np.isfinite(batch.stamps).all((1, 2, 3)) & np.isfinite(batch.controls).all((1, 2, 3))
-    flat = np.zeros(len(batch.rows), dtype=bool)
+    flat, clipped = np.zeros((2, len(batch.rows)), dtype=bool)
     for images in (batch.stamps, batch.controls):
-        flat |= (images.max((2, 3), initial=-np.inf) == images.min((2, 3), initial=np.inf)).any(1)
+        lowest, highest = images.min((2, 3), initial=np.inf), images.max((2, 3), initial=-np.inf)
+        flat |= (highest == lowest).any(1)
+        for value in (lowest, highest, np.zeros_like(lowest)):
+            clipped |= ((images == value[:, :, None, None]).mean((2, 3)) > _CLIPPED).any(1)
+    scan.clipped += batch.rows[finite & clipped & ~flat].tolist()
     scan.not_finite += batch.rows[~finite].tolist()
     scan.blank += batch.rows[finite & flat].tolist()
     for k, row in enumerate(batch.rows.tolist()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MISSING_SQRT_Q = "missing sqrt(q)"
+# Widths of the fit are in arcsec then
+ONE_WIDTH = "one PSF width"
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,11 @@ class Reading:
         What was done in place of what is recorded.
     apply : callable
         Takes the recorded columns to those that were rendered.
-    factor : callable, optional
-        Of columns, by what the cause's own parameter is then multiplied in each row: (n,).
     """
 
     cause: str
     words: str
     apply: Callable[[RenderColumns], RenderColumns]
-    factor: Callable[[RenderColumns], Floats] | None = None
 
 
 def _axis_ratio(ellipticity: Floats) -> Floats:
@@ -52,10 +52,11 @@ def _axis_ratio(ellipticity: Floats) -> Floats:
 def _by_sqrt_q(cause: str, words: str, column: str, ellipticity: str, power: float) -> Reading:
     """Reading by which a column is multiplied by a power of the root of an axis ratio."""
 
-    def factor(c: RenderColumns) -> Floats:
-        return np.asarray(np.sqrt(_axis_ratio(getattr(c, ellipticity))) ** power)
+    def apply(c: RenderColumns) -> RenderColumns:
+        factor = np.sqrt(_axis_ratio(getattr(c, ellipticity))) ** power
+        return _with(c, {column: getattr(c, column) * factor})
 
-    return Reading(cause, words, lambda c: _with(c, {column: getattr(c, column) * factor(c)}), factor)
+    return Reading(cause, words, apply)
 
 
 _ANGLES = {"lens": "lens_phi_rad", "shear": "shear_phi_rad", "source": "src_phi_rad"}
@@ -120,6 +121,22 @@ def _ellipticities() -> Iterator[Reading]:
             yield Reading("provenance", f"the ellipticity of the {name} taken for {way}", apply)
 
 
+def _everywhere(k: int, widths: Floats) -> Floats:
+    """Return the width of band k (the last where there are fewer) in every band."""
+    return np.repeat(widths[:, [min(k, widths.shape[1] - 1)]], widths.shape[1], axis=1)
+
+
+def _psf_widths() -> Iterator[Reading]:
+    """PSF widths of other bands than recorded."""
+    orders: dict[str, Callable[[Floats], Floats]] = {
+        "PSF widths are in the reverse order of bands": lambda w: w[:, ::-1]
+    }
+    for k, place in enumerate(("first", "second", "third", "fourth", "fifth")):
+        orders[f"every band has the PSF width of the {place} one"] = partial(_everywhere, k)
+    for words, order in orders.items():
+        yield Reading("psf_width", words, _of_bands("psf_fwhm_arcsec", order))
+
+
 def _of_bands(column: str, order: Callable[[Floats], Floats]) -> Callable[[RenderColumns], RenderColumns]:
     return lambda c: _with(c, {column: np.ascontiguousarray(order(getattr(c, column)))})
 
@@ -149,17 +166,7 @@ def _profiles() -> Iterator[Reading]:
         yield Reading("provenance", f"a Moffat PSF with beta = {beta:g}", _with_moffat(beta))
     yield Reading("provenance", "no shear", lambda c: replace(c, shear=np.zeros(len(c))))
     yield Reading(
-        "provenance",
-        "PSF widths in the reverse order of bands",
-        _of_bands("psf_fwhm_arcsec", lambda w: w[:, ::-1]),
-    )
-    yield Reading(
         "provenance", "fluxes in the reverse order of bands", _of_bands("src_flux_nmgy", lambda f: f[:, ::-1])
-    )
-    yield Reading(
-        "provenance",
-        "the same PSF width, that of the set, in every row",
-        _of_bands("psf_fwhm_arcsec", lambda w: np.broadcast_to(np.median(w, axis=0), w.shape)),
     )
 
 
@@ -195,10 +202,20 @@ READINGS: dict[str, Reading] = {
     "no PSF": Reading(
         "psf_width",
         "the arcs are not convolved with any PSF",
-        lambda c: replace(c, psf_model=np.full_like(c.psf_model, PSF_NONE)),
-        lambda c: np.zeros(len(c)),
+        lambda c: replace(
+            c,
+            psf_model=np.full_like(c.psf_model, PSF_NONE),
+            psf_fwhm_arcsec=np.zeros_like(c.psf_fwhm_arcsec),
+        ),
     ),
-    **{r.words: r for group in (_angles, _positions, _ellipticities, _profiles) for r in group()},
+    ONE_WIDTH: Reading(
+        "psf_width",
+        "every row has the same PSF width, whatever is recorded",
+        lambda c: replace(c, psf_fwhm_arcsec=np.ones_like(c.psf_fwhm_arcsec)),
+    ),
+    **{
+        r.words: r for group in (_angles, _positions, _psf_widths, _ellipticities, _profiles) for r in group()
+    },
 }
-#: Readings that are faults by name; the others are told in words
-NAMED = tuple(name for name, r in READINGS.items() if r.cause != "provenance")
+#: Readings that are faults by name and have no parameters; the others are told in words
+NAMED = tuple(name for name, r in READINGS.items() if r.cause != "provenance" and name != ONE_WIDTH)

@@ -37,6 +37,11 @@ class Estimate:
         return Estimate(self.value, (low, high), max(self.se, floor / 1.96))
 
 
+def spread_rows(n: int, limit: int) -> NDArray[np.int64]:
+    """Return at most ``limit`` of n rows, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(limit, n)).astype(np.int64))
+
+
 class HostBootstrap:
     """Host resamples that all statistics of one audit share.
 

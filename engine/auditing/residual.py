@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding
-from arcforge.engine.auditing.faults import spread_rows
 from arcforge.engine.auditing.forward import edge_words
 from arcforge.engine.auditing.gate import core_features, run_gate
+from arcforge.engine.auditing.resampling import spread_rows
 from arcforge.engine.auditing.solve import measure_residual
 from arcforge.engine.auditing.sources import StorePairs
 

@@ -238,7 +238,7 @@ def run_audit(
 def _report(state: AuditState, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     diagnosis = state.finished("diagnosis")
     causes = list(diagnosis.causes) if diagnosis else []
-    causes += _psf_truth_cause(outcomes, causes)
+    causes += _psf_truth_cause(outcomes, causes, state)
     gate, shares = state.finished("gate"), state.finished("attribution")
     remedies = state.finished("remedies") or []
     verdict = decide(outcomes, causes, gate, shares, remedies, _missing(state), state.thresholds)
@@ -274,14 +274,14 @@ def _report(state: AuditState, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return plain
 
 
-def _psf_truth_cause(outcomes: Sequence[Outcome], causes: Sequence[Cause]) -> list[Cause]:
+def _psf_truth_cause(outcomes: Sequence[Outcome], causes: Sequence[Cause], state: AuditState) -> list[Cause]:
     """Name the PSF where its recorded width is not the survey's, though pixels and record may agree."""
     finding = next((o.finding for o in outcomes if o.check.id == "R7"), None)
     if finding is None or finding.status != FAIL or any(c.name == "psf_width" for c in causes):
         return []
     if finding.effect is None or finding.ci95 is None:
         return []
-    return [psf_truth_cause(finding.effect, finding.ci95)]
+    return [psf_truth_cause(finding.effect, finding.ci95, state.pairs.pixscale_arcsec)]
 
 
 def _missing(state: AuditState) -> list[str]:

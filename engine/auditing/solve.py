@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.auditing.forward import NOMINAL, Edge, Forward
-from arcforge.engine.auditing.nuisance import EDGES, RENDERED_STEPS, FitData, Point, after_step, is_scale
+from arcforge.engine.auditing.nuisance import (
+    EDGES,
+    RENDERED_STEPS,
+    FitData,
+    Point,
+    after_step,
+    is_scale,
+    is_width_of_band,
+)
 from arcforge.engine.errors import ArcforgeError
 
 Floats = NDArray[np.float64]
@@ -144,7 +152,7 @@ def _limited(names: tuple[str, ...], steps: Floats) -> Floats:
     """Shorten a step that leaves the range in which the linear model can be trusted."""
     ratio = 1.0
     for name, step in zip(names, steps, strict=True):
-        if name in RENDERED_STEPS:
+        if name in RENDERED_STEPS or is_width_of_band(name):
             largest = _LARGEST_LOG_STEP if is_scale(name) else _LARGEST_OFFSET_STEP_PIX
             ratio = min(ratio, largest / max(abs(float(step)), largest))
     return np.asarray(steps * ratio)
@@ -235,8 +243,16 @@ def _design(forward: Forward, data: FitData, point: Point, names: tuple[str, ...
     n = len(data.rows)
     root, scales = _root_weights(data), _flux_scales(data, point)
     design = np.empty((n, len(names), unit[0].size), dtype=np.float32)
+    of_width: Images | None = None
     for k, name in enumerate(names):
-        design[:, k] = (root * _derivative(forward, data, point, name, unit, scales)).reshape(n, -1)
+        if not is_width_of_band(name):
+            design[:, k] = (root * _derivative(forward, data, point, name, unit, scales)).reshape(n, -1)
+            continue
+        if of_width is None:  # a band's width moves that band only, so that one derivative holds them all
+            of_width = root * _derivative(forward, data, point, "psf_width", unit, scales)
+        band = data.bands.index(name[-1])
+        design[:, k] = 0.0
+        design[:, k].reshape(of_width.shape)[:, band] = of_width[:, band]
     return design
 
 

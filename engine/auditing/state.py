@@ -108,6 +108,7 @@ class AuditState:
             self.parameters,
             ny,
             self.pairs.pixscale_arcsec,
+            self.pairs.bands,
             pixel_response=self.pairs.source.pixel_response,
             psf_images=self.pairs.source.psf_images,
             sources=self.pairs.source.sources,
@@ -203,11 +204,15 @@ class AuditState:
         return self.sky_sigma_of(self.pairs.controls)
 
     def sky_sigma_of(self, images: Images) -> Floats:
-        """Noise of the sky of (k, band, y, x) images: (k, band)."""
+        """Noise of the sky of (k, band, y, x) images: (k, band).
+
+        Robust; of a sky of which more than half is one value, as where it was cut off, the plain scatter.
+        """
         outer = self.distance >= self.thresholds["core.outer_pix"]
         sky = images[:, :, outer].astype(np.float64)
         deviation = np.abs(sky - np.median(sky, axis=2, keepdims=True))
-        return np.asarray(MAD_TO_SIGMA * np.median(deviation, axis=2))
+        robust = MAD_TO_SIGMA * np.median(deviation, axis=2)
+        return np.asarray(np.where(robust > 0, robust, np.std(sky, axis=2)))
 
     @cached_property
     def theta_e_arcsec(self) -> Floats:
