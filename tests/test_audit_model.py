@@ -10,6 +10,7 @@ from scipy import ndimage, signal
 
 from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
 from arcforge.engine.auditing.added_noise import added_noise
+from arcforge.engine.auditing.diagnosis import Judge
 from arcforge.engine.auditing.forward import Change, Forward
 from arcforge.engine.auditing.gains import find_gain
 from arcforge.engine.auditing.kernels import cut_kernel, sampled_psf
@@ -200,28 +201,39 @@ def test_readings_of_ellipticity_give_the_axis_ratio_that_they_name(forward):
         np.testing.assert_allclose(of_ratio((1 - e) / (1 + e)), recorded, atol=1e-12)
 
 
+def note_on(forward, added):
+    """What is told of added light that no named fault explains."""
+    data = data_of(forward, added)
+    pairs = SimpleNamespace(rows=data.rows, scan=PixelScan())
+    state = SimpleNamespace(forward=forward, thresholds=Thresholds(), pairs=pairs)
+    result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
+    bootstrap = HostBootstrap(np.arange(N), 100, np.random.default_rng(1))
+    return note_on_provenance(state, result, data, Judge(Thresholds(), bootstrap, 0.0))
+
+
 @pytest.mark.parametrize(
     "name", ["the ellipticity of the lens taken for 1 - q", "sources of Sersic index 4", "no shear"]
 )
 def test_a_reading_without_a_name_is_told_in_words(forward, name):
-    data = data_of(forward, forward.render(np.arange(N), Change(reading=name)))
-    state = SimpleNamespace(
-        forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows, scan=PixelScan())
-    )
-    result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
-    assert note_on_provenance(state, result, data).startswith(f"{name}: that would leave 0 %")
+    note = note_on(forward, forward.render(np.arange(N), Change(reading=name)))
+    assert note.startswith(f"{name}: that would leave 0 %")
 
 
-def test_pairs_of_two_kinds_are_told_with_their_rows(forward):
+def test_arcs_apart_by_band_are_told_with_their_places(forward):
+    added = forward.render(np.arange(N))
+    added[:, 0] = forward.render(np.arange(N), Change(offset_x_pix=0.3, offset_y_pix=-0.1))[:, 0]
+    note = note_on(forward, added)
+    assert note.startswith("arcs at places of their own in each band (x y, in px) (g 0.300 -0.100, r ")
+
+
+@pytest.mark.compiled
+def test_pairs_of_two_kinds_are_told_with_their_rows_and_what_explains_them(forward):
     added = forward.render(np.arange(N))
     added[4:8] = forward.render(np.arange(4, 8), Change(psf_width=2.0))
-    data = data_of(forward, added)
-    state = SimpleNamespace(
-        forward=forward, thresholds=Thresholds(), pairs=SimpleNamespace(rows=data.rows, scan=PixelScan())
-    )
-    result = SimpleNamespace(recorded=evaluate(forward, data, Point(), ()))
-    note = note_on_provenance(state, result, data)
-    assert note.startswith("67 % of the pairs are as recorded, others are not (rows 4, 5, 6, ...)")
+    note = note_on(forward, added)
+    assert note.startswith("67 % of the pairs are as recorded, others are not (rows 4, 5, 6, ...): psf_width")
+    width = float(note.split("psf_width (")[1].split(")")[0])
+    assert width == pytest.approx(2.0, abs=0.01)
 
 
 def test_no_two_readings_are_one(forward):

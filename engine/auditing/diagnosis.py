@@ -207,6 +207,10 @@ class Judge:
         self.bootstrap = bootstrap
         self.noise_sigma = noise_sigma
 
+    def of_rows(self, index: NDArray[np.int64]) -> Judge:
+        """Return the judge of some of the rows."""
+        return Judge(self.limits, self.bootstrap.of_rows(index), self.noise_sigma)
+
     def passes(self, evaluation: Evaluation, data: FitData, *, among_few: bool = False) -> bool:
         """Whether two renderers may differ by the residual (by its structured part, under noise).
 

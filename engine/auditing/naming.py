@@ -70,7 +70,7 @@ def name_causes(state: AuditState, result: Diagnosis, data: FitData, judge: Judg
     if result.gain:
         causes = _with_gain(state, result.gain, result, causes)
     if any(cause.name == "provenance" for cause in causes):
-        note = note_on_provenance(state, result, data)
+        note = note_on_provenance(state, result, data, judge)
         causes = [replace(c, message=note + c.message) if c.name == "provenance" else c for c in causes]
     if result.noise.ci95[0] > state.thresholds["nuisance.noise_sigma"]:
         causes.append(stamp_noise(result))

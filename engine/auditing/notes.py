@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import optimize
 
+from arcforge.engine.auditing.faults import search
 from arcforge.engine.auditing.nuisance import FitData, Point, parameters_of
 from arcforge.engine.auditing.readings import READINGS
 from arcforge.engine.auditing.resampling import spread_rows
@@ -17,7 +18,8 @@ from arcforge.engine.auditing.solve import evaluate, fit
 from arcforge.engine.components import scaled
 
 if TYPE_CHECKING:
-    from arcforge.engine.auditing.diagnosis import Diagnosis
+    from arcforge.engine.auditing.diagnosis import Diagnosis, Judge
+    from arcforge.engine.auditing.faults import Hypothesis
     from arcforge.engine.auditing.forward import Forward
     from arcforge.engine.auditing.state import AuditState
     from arcforge.engine.catalog import RenderColumns
@@ -37,9 +39,11 @@ _CLIPPED = 0.5
 # Where more and less than these shares of the pairs are as recorded, and the others leave so many times more
 # than a residual may be, the set is a mixture
 _FEW, _MOST, _FAR = 0.05, 0.95, 10.0
+# A pair that leaves so many times more than that is none of those as recorded
+_SURELY = 3.0
 
 
-def note_on_provenance(state: AuditState, result: Diagnosis, data: FitData) -> str:
+def note_on_provenance(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> str:
     """Return a sentence that ends in "; ", or nothing."""
     few = data.take(spread_rows(len(data.rows), _ROWS))
     # another reading may hold for all pairs and still be that of the record for some, as without shear
@@ -49,7 +53,7 @@ def note_on_provenance(state: AuditState, result: Diagnosis, data: FitData) -> s
         or _read_otherwise(state, few)
         or _of_other_pixels(state, few)
         or _apart_by_band(state, few)
-        or _mixture(state, result, data)
+        or _mixture(state, result, data, judge)
     )
 
 
@@ -64,18 +68,32 @@ def _clipped(state: AuditState) -> str:
     )
 
 
-def _mixture(state: AuditState, result: Diagnosis, data: FitData) -> str:
-    """Say so where some pairs are as recorded and others are not."""
+def _mixture(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> str:
+    """Say so where some pairs are as recorded and others are not, and what explains those."""
     limit, found = state.thresholds["residual.rms_of_peak"], result.recorded.rms_of_peak
     as_recorded = found <= limit
     share = float(np.mean(as_recorded))
     if not _FEW < share < _MOST or np.median(found[~as_recorded]) < _FAR * limit:
         return ""
     wrong = state.pairs.rows[data.rows[~as_recorded]][:3]
+    # those that a coarse renderer alone may have left are of no use to the search
+    others = np.flatnonzero(found > _SURELY * limit)
+    best = search(state.forward, data.take(others), judge.of_rows(others))[0]
+    explained = f"{_shown(best, data.bands)} explains those; " if best.explains and best.causes else ""
     return (
         f"{100 * share:.0f} % of the pairs are as recorded, others are not (rows "
-        f"{', '.join(str(row) for row in wrong)}, ...): find what those have in common; "
+        f"{', '.join(str(row) for row in wrong)}, ...): {explained}find what those have in common; "
     )
+
+
+def _shown(found: Hypothesis, bands: str) -> str:
+    """Return the causes of a hypothesis, each with its values."""
+    parameters = parameters_of(bands, width_by_band=found.point.width_by_band)
+    values = {
+        cause: [f"{found.point[name]:.4g}" for name in parameters.get(cause, ()) if name in found.free]
+        for cause in found.causes
+    }
+    return " and ".join(f"{cause} ({', '.join(values[cause]) or found.detail})" for cause in found.causes)
 
 
 def _rendered_otherwise(state: AuditState, few: FitData) -> str:
