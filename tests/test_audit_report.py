@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -165,6 +166,23 @@ def test_fluxes_follow_from_the_users_magnitudes(clean, tmp_path):
     )
     report = run_audit(path, checks=[c for c in CHECKS if c.id == "R1"]).report
     assert status(report, "R1") == "PASS"
+
+
+def test_a_few_pairs_that_are_not_as_recorded_are_told_by_their_rows(clean, tmp_path):
+    """One in forty: too few for the residual's quantile, and still wrong."""
+    table = pq.read_table(clean)
+    stamps, controls = blobs(table, "stamp_npz"), blobs(table, "ctrl_stamp_npz")
+    stamp, control = (
+        {k: v for k, v in np.load(io.BytesIO(blob)).items()} for blob in (stamps[7], controls[7])
+    )
+    bands = "".join(name.removeprefix("image_") for name in stamp)
+    pixels = np.array([control[k] + 1.2 * (stamp[k] - control[k]) for k in stamp])
+    stamps[7] = to_blob(pixels, bands)
+    path = rewrite(clean, tmp_path / "few.parquet", stamp_npz=stamps)
+    report = run_audit(path, checks=[c for c in CHECKS if c.id == "R1"]).report
+    (check,) = report["checks"]
+    assert check["status"] == "WARN"
+    assert "1 of 40 leave more than 0.01 of it (row 7)" in check["message"]
 
 
 def blobs(table, name):

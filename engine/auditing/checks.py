@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,3 +103,9 @@ def judge_equivalence(ci95: Interval, low: float, high: float) -> str:
     if ci95[1] < low or ci95[0] > high:
         return FAIL
     return INCONCLUSIVE
+
+
+def row_words(rows: Sequence[int]) -> str:
+    """Return the first rows of several, in words."""
+    shown = ", ".join(str(row) for row in rows[:3])
+    return f"row {shown}" + (", ..." if len(rows) > 3 else "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding
+from arcforge.engine.auditing.checks import FAIL, PASS, WARN, Finding, row_words
 from arcforge.engine.auditing.groups import in_two, near_other_split, number_known
 from arcforge.engine.auditing.parameters import column
 from arcforge.engine.errors import CatalogError
@@ -26,9 +26,11 @@ def check_integrity(state: AuditState) -> Finding:
         row, text = scan.problems[0]
         faults.append(f"{len(scan.problems)} unreadable pairs (row {row}: {text})")
     if scan.not_finite:
-        faults.append(f"{len(scan.not_finite)} pairs with NaN or infinite pixels ({_rows(scan.not_finite)})")
+        faults.append(
+            f"{len(scan.not_finite)} pairs with NaN or infinite pixels ({row_words(scan.not_finite)})"
+        )
     if scan.blank:
-        faults.append(f"{len(scan.blank)} pairs with a band of one constant value ({_rows(scan.blank)})")
+        faults.append(f"{len(scan.blank)} pairs with a band of one constant value ({row_words(scan.blank)})")
     if any(stamp != control for stamp, control in scan.dtypes):
         kinds = ", ".join(f"{stamp}/{control}" for stamp, control in sorted(scan.dtypes))
         faults.append(f"stamp and control are stored in different types ({kinds}), which labels them")
@@ -38,7 +40,7 @@ def check_integrity(state: AuditState) -> Finding:
     if scan.unequal_controls:
         faults.append(
             f"{len(scan.unequal_controls)} rows are recorded as controls, yet stamp and control differ "
-            f"({_rows(scan.unequal_controls)})"
+            f"({row_words(scan.unequal_controls)})"
         )
     if state.has_parameters:
         try:
@@ -52,7 +54,7 @@ def check_integrity(state: AuditState) -> Finding:
     if scan.clipped:
         text = (
             f"{len(scan.clipped)} of {scan.n_scanned} pairs have a band of which many pixels are one value, "
-            f"its lowest, its highest or zero ({_rows(scan.clipped)}): cut off, or filled"
+            f"its lowest, its highest or zero ({row_words(scan.clipped)}): cut off, or filled"
         )
         return Finding(WARN, text, float(len(scan.clipped)), None, 0.0, scan.n_scanned)
     return Finding(
@@ -114,8 +116,3 @@ def _shared_sky(state: AuditState, codes: NDArray[np.int64]) -> list[str]:
     width = state.pairs.stamps.shape[-1] * state.pairs.pixscale_arcsec
     near = near_other_split(column(table, "ra"), column(table, "dec"), codes, width)
     return [f'{near} rows lie within a stamp ({width:.1f}") of another split: they share sky'] if near else []
-
-
-def _rows(rows: list[int]) -> str:
-    shown = ", ".join(str(row) for row in rows[:3])
-    return f"row {shown}" + (", ..." if len(rows) > 3 else "")

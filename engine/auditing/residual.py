@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding
+from arcforge.engine.auditing.checks import FAIL, INCONCLUSIVE, PASS, WARN, Finding, row_words
 from arcforge.engine.auditing.forward import edge_words
 from arcforge.engine.auditing.gate import core_features, run_gate
 from arcforge.engine.auditing.resampling import spread_rows
@@ -23,6 +23,8 @@ Images = NDArray[np.float32]
 # Rows of a store that are rendered anew, and the rounding of another kind of CPU (of the peak)
 _REPLAYED_ROWS = 64
 _OTHER_CPU = 1e-4
+# Pairs that leave so many times more than the others may are told one by one
+_FAR = 10.0
 
 
 def check_residual(state: AuditState) -> Finding:
@@ -47,6 +49,11 @@ def check_residual(state: AuditState) -> Finding:
         status, text = (status if agrees else FAIL), f"{text}; {words}"
     if status == FAIL and state.residual_explained and state.kernel_edge:
         status, text = WARN, f"{text}; a PSF kernel that ends at {edge_words(state.kernel_edge)} explains it"
+    far = np.flatnonzero(measured["rms_of_peak"] > _FAR * tops[0])
+    if 0 < len(far) < (1 - level) * len(state.pairs):
+        rows = row_words(state.pairs.rows[far].tolist())
+        text += f"; {len(far)} of {len(state.pairs)} leave more than {_FAR * tops[0]:.2g} of it ({rows})"
+        status = WARN if status == PASS else status
     return Finding(status, text, estimate.value, estimate.ci95, top)
 
 
