@@ -122,6 +122,17 @@ def test_a_gain_of_stamps_over_controls_is_measured_and_taken_back(forward):
     np.testing.assert_allclose(undone.added, gains * model, atol=3e-3 * controls.max())
 
 
+@pytest.mark.parametrize("beside", ["noise", "pedestal"])
+def test_a_gain_is_found_beside_noise_and_constants_of_the_stamp(forward, beside):
+    model, controls = with_sky(forward, 3)
+    more = np.float32(0.01)
+    if beside == "noise":
+        more = np.random.default_rng(6).normal(0, 0.004, model.shape).astype(np.float32)
+    data = data_of(forward, np.float32(1.1) * (controls + model) + more - controls, controls)
+    found = find_gain(data, HostBootstrap(np.arange(N), 100, np.random.default_rng(1)), 0.01, 1e-3)
+    np.testing.assert_allclose(found.factors, 1.1, atol=6e-3)
+
+
 @pytest.mark.parametrize("fault", ["pedestal", "noise", "shift", "wide PSF", "none"])
 def test_nothing_else_beside_the_arc_is_taken_for_a_gain(forward, fault):
     model, controls = with_sky(forward, 4)

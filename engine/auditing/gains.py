@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.auditing.added_noise import high_pass, inner_free
 from arcforge.engine.auditing.nuisance import FitData
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 
-# A gain is one where it removes this share of what stamp and control differ by beside the arc; a shift of a
-# pixel, a constant or noise let far less of that go
-_REMOVED = 0.9
+# A gain is one where it removes this share of what stamp and control differ by beside the arc, or where the
+# galaxy and its noise agree on it to this share of itself
+_REMOVED, _AGREE = 0.9, 0.1
 # Controls and light whose squared correlation lies closer to 1 cannot be told apart
 _TOLD_APART = 1e-6
 
@@ -56,7 +57,8 @@ def find_gain(data: FitData, bootstrap: HostBootstrap, tolerance: float, floor: 
     tolerance, floor : float
         Of scales: what is no fault, and the least half-width of an interval.
     """
-    added, controls, light = (image * data.beside for image in (data.added, data.controls, data.recorded))
+    images = (data.added, data.controls, data.recorded)
+    added, controls, light = (_about_mean(image, data.beside) for image in images)
     slopes = _slopes(added, controls, light)
     found = {band: bootstrap.median(1.0 + slopes[:, k]) for k, band in enumerate(data.bands)}
     found = {band: estimate.widened(floor * estimate.value) for band, estimate in found.items()}
@@ -66,10 +68,30 @@ def find_gain(data: FitData, bootstrap: HostBootstrap, tolerance: float, floor: 
         return None
     gain = Gain(found)
     left = added - (gain.factors.astype(np.float32) - 1)[:, None, None] * controls
-    before, after = (
-        np.einsum("nbyx,nbyx->b", image, image, dtype=np.float64)[outside].sum() for image in (added, left)
-    )
-    return gain if after <= (1.0 - _REMOVED) * before else None
+    before, after = ((image[:, outside].astype(np.float64) ** 2).sum() for image in (added, left))
+    if after <= (1.0 - _REMOVED) * before:
+        return gain
+    # noise and constants that one image has alone leave both of these as they are; a shift does not
+    of_noise, of_galaxy = _slopes_of_noise(data)[outside], gain.factors[outside] - 1.0
+    agree = np.abs(of_noise - of_galaxy) <= np.maximum(tolerance, _AGREE * np.abs(of_galaxy))
+    return gain if agree.all() else None
+
+
+def _about_mean(images: Images, where: NDArray[np.bool_]) -> Images:
+    """Return (n, band, y, x) images about the mean of the pixels in ``where``, 0 elsewhere."""
+    n = np.maximum(where.sum((2, 3)), 1)
+    mean = (np.sum(images, axis=(2, 3), where=where, dtype=np.float64) / n).astype(np.float32)
+    return np.asarray((images - mean[:, :, None, None]) * where)
+
+
+def _slopes_of_noise(data: FitData) -> Floats:
+    """Return what multiplies the controls' noise in the added light: (band,), NaN where they have none."""
+    free = inner_free(data.beside)
+    product, power = np.zeros((2, len(data.bands)))
+    for added, controls in zip(high_pass(data.added), high_pass(data.controls), strict=True):
+        product += np.einsum("nbyx,nbyx,nbyx->b", added, controls, free, dtype=np.float64)
+        power += np.einsum("nbyx,nbyx,nbyx->b", controls, controls, free, dtype=np.float64)
+    return np.asarray(np.divide(product, power, out=np.full(power.shape, np.nan), where=power > 0))
 
 
 def _slopes(added: Images, controls: Images, light: Images) -> Floats:
