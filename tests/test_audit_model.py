@@ -341,6 +341,21 @@ def test_noise_of_the_stamp_does_not_lengthen_a_shift():
     assert found.operator == "cubic interpolation of the control"
 
 
+def test_light_beside_its_place_on_identical_sky_is_no_shift():
+    """As of arcs that are turned: the record leaves them out, and most pixels are the same to the bit."""
+    rng = np.random.default_rng(3)
+    y, x = np.indices((48, 48)) - 23.5
+    galaxy = 30 * np.exp(-0.5 * np.hypot(x, y) / 3)
+    sky = (galaxy + rng.normal(size=(20, 2, 48, 48))).astype(np.float32)
+    arcs = np.where(np.hypot(x - 6, y) < 7, 40 * np.exp(-0.5 * np.hypot(x - 4, y)), 0.0).astype(np.float32)
+    found = register(
+        sky + arcs, sky, np.ones(sky.shape, dtype=bool), HostBootstrap(np.arange(20), 50, rng), 0.02
+    )
+    assert found.length_pix > 0.02  # the light asks for one
+    assert found.explained == 0.0
+    np.testing.assert_array_equal(found.difference[:, :, 3:-3, 40:-3], 0.0)
+
+
 def test_shifts_of_each_row_are_found_and_moved_back():
     rng = np.random.default_rng(3)
     sky = ndimage.gaussian_filter(rng.normal(size=(10, 2, 48, 48)), (0, 0, 0.6, 0.6)).astype(np.float32)

@@ -182,7 +182,8 @@ def _align(stamps: Images, controls: Images, weight: Flags, shift: Floats, least
     """Find the interpolation that explains the sky, from a shift (2,) or those of each row (n, 2)."""
     difference = stamps - controls
     before = _robust_power(difference, weight)
-    if np.median(np.hypot(*np.atleast_2d(shift).T)) < least_shift:
+    # where most pixels are identical nothing was moved, whatever light asks for a shift
+    if before <= 0 or np.median(np.hypot(*np.atleast_2d(shift).T)) < least_shift:
         return _Alignment(np.broadcast_to(shift, (len(stamps), 2)), "", 1, difference, before, 0.0)
     powers = {key: _robust_power(left, weight) for key, left in _each_operator(stamps, controls, shift)}
     operator, direction = min(powers, key=lambda key: powers[key])
