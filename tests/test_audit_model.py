@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -245,6 +247,19 @@ def test_pairs_of_two_kinds_are_told_with_their_rows_and_what_explains_them(forw
     assert note.startswith("67 % of the pairs are as recorded, others are not (rows 4, 5, 6, ...): psf_width")
     width = float(note.split("psf_width (")[1].split(")")[0])
     assert width == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_reading_tells_its_ratio_in_the_band_that_departs_most(forward):
+    rows = np.arange(N)
+    width = forward.columns.psf_fwhm_arcsec
+    ratio = forward.ratio(
+        "psf_fwhm_arcsec", rows, Change(reading="every band has the PSF width of the first one")
+    )
+    each = width[:, :1] / width
+    np.testing.assert_array_equal(ratio, each[rows, np.abs(each - 1).argmax(1)])
+    images = copy(forward)
+    images.columns = replace(forward.columns, psf_fwhm_arcsec=np.zeros_like(width))
+    assert not images.ratio("psf_fwhm_arcsec", rows, Change(reading="no PSF")).any()
 
 
 def test_no_two_readings_are_one(forward):

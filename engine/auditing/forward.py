@@ -155,10 +155,13 @@ class Forward:
         return cut_kernel(images, unconvolved, changed, self.pixscale_arcsec, edges_pix)
 
     def ratio(self, column: str, rows: Integers, change: Change) -> NDArray[np.float64]:
-        """Return what a change multiplies a column by, in the band of each row that departs most: (k,)."""
+        """Return what a change multiplies a column by, in the band of each row that departs most: (k,).
+
+        0 where nothing is recorded, as the width of a PSF that is an image.
+        """
         recorded = getattr(self.columns.take(rows), column).reshape(len(rows), -1)
         changed = getattr(self._changed(rows, change, True, None), column).reshape(len(rows), -1)
-        ratio = changed / recorded
+        ratio = np.divide(changed, recorded, out=np.zeros(changed.shape), where=recorded > 0)
         return np.asarray(ratio[np.arange(len(rows)), np.argmax(np.abs(ratio - 1.0), axis=1)])
 
     def wide_light(self, rows: Integers) -> Images:
