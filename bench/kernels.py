@@ -31,7 +31,8 @@ from arcforge.bench.runner import Timing, errors_over_peak, time_calls
 from arcforge.engine.catalog import RenderColumns
 from arcforge.engine.render import render_rows
 from arcforge.engine.sampling import Sampler
-from arcforge.engine.stamps import Options, usable_threads
+from arcforge.engine.stamps import Options
+from arcforge.engine.threads import usable_threads
 from arcforge.engine.variants import VARIANTS, Variant
 
 SCHEMA = "arcforge.bench.kernels/1"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.provenance import code_sha256, cpu
-from arcforge.engine.stamps import usable_threads
+from arcforge.engine.threads import usable_threads
 from arcforge.kernels._jit import jit
 
 F = np.float32

@@ -28,9 +28,9 @@ from arcforge.engine.inject import Run, inject, prepare
 from arcforge.engine.pairing import pair_exactly
 from arcforge.engine.plan import Plan
 from arcforge.engine.run_rows import count_host_rows, with_keys, with_measures
-from arcforge.engine.stamps import usable_threads
 from arcforge.engine.store import Store
 from arcforge.engine.synthetic import synthetic_hosts
+from arcforge.engine.threads import usable_threads
 from arcforge.engine.verify import verify
 from arcforge.engine.writer import ShardWriter, begin, complete
 

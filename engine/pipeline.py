@@ -19,7 +19,7 @@ import numpy as np
 from arcforge.engine.added_light import AddedLight
 from arcforge.engine.making import make_rows
 from arcforge.engine.run_rows import count_host_rows, with_keys
-from arcforge.engine.stamps import usable_threads
+from arcforge.engine.threads import usable_threads
 from arcforge.engine.writer import ShardWriter
 
 if TYPE_CHECKING:

@@ -8,10 +8,7 @@ batch size and order gives the same bits.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -28,6 +25,7 @@ from arcforge.engine.low_rank import Terms, cheap_terms
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import KINDS, Folded, fold
 from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
+from arcforge.engine.threads import for_each, usable_threads
 from arcforge.engine.variants import Variant
 from arcforge.kernels.adaptive import adaptive_grid
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
 Images = NDArray[np.float32]
 Floating = NDArray[np.floating]
 ROWS_A_TASK = 16
+_OWN = threading.local()  # a thread's Scratch
 # Stamps transformed by one call. Every call gives up the GIL and has to get it back, which costs threads more
 # than the cache misses of four stamps' spectra; those of a large grid fill the cache by themselves.
 _STAMPS_AT_ONCE, _LARGE_GRID = 4, 160
@@ -294,16 +293,6 @@ def _table(beta: float, double: bool) -> Floating:
     return np.ascontiguousarray(moffat_table(beta).astype(node_type(double)))
 
 
-def usable_threads(threads: int | None) -> int:
-    """Return the number of threads to use: the given one, or every core this process may run on."""
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else (os.cpu_count() or 1)
-    if threads < 1:
-        raise RenderError(f"threads is {threads}; give a positive number, or none for every core")
-    return threads
-
-
 def render(
     columns: RenderColumns,
     options: Options,
@@ -320,25 +309,28 @@ def render(
         effort[:] = np.nan
     batch = make_batch(columns, options, images, sources, magnification, effort)
     order, grids = _in_order(batch)
-    tasks = [order[i : i + ROWS_A_TASK] for i in range(0, len(order), ROWS_A_TASK)]
-    own = threading.local()
+    used = usable_threads(threads)
+    size = min(ROWS_A_TASK, max(_STAMPS_AT_ONCE, len(order) // (2 * used)))
+    # large grids come last in the order; begun first, they leave no thread waiting for another at the end
+    tasks = [order[i : i + size] for i in range(0, len(order), size)][::-1]
 
     def run(rows: NDArray[np.int64]) -> None:
-        if not hasattr(own, "work"):
-            own.work = Scratch()
+        if not hasattr(_OWN, "work"):
+            _OWN.work = Scratch()
+        work = _OWN.work
         for grid, alike in groupby(rows.tolist(), grids.__getitem__):
             members = list(alike)
             if grid == _NO_GRID:
                 for row in members:
                     in_passes = batch.radii[row].any() or row in batch.terms
                     alone = _render_separable if in_passes else _render_unconvolved
-                    alone(own.work, batch, row, out[row])
+                    alone(work, batch, row, out[row])
                 continue
             step = _STAMPS_AT_ONCE if grid[0] <= _LARGE_GRID else 1
             for i in range(0, len(members), step):
-                _render_alike(own.work, batch, members[i : i + step], out)
+                _render_alike(work, batch, members[i : i + step], out)
 
-    _for_each(run, tasks, min(usable_threads(threads), max(1, len(tasks))))
+    for_each(run, tasks, used)
 
 
 def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bool, bool]]]:
@@ -366,13 +358,3 @@ def _check_images(columns: RenderColumns, images: PsfImages | None) -> None:
             f"row {row}: PSF image {columns.psf_id[row]} was not given; "
             "add it to psf_images, or use another psf_model"
         )
-
-
-def _for_each(run: Callable[[NDArray[np.int64]], None], tasks: list[NDArray[np.int64]], threads: int) -> None:
-    if threads == 1:
-        for task in tasks:
-            run(task)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run, tasks):
-            pass

@@ -15,6 +15,7 @@ from scipy import fft
 
 from arcforge.engine import reference, stamps
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, moffat_alpha, moffat_table
+from arcforge.engine.threads import usable_threads
 from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
 
 SAMPLES = 2  # a pixel along a side; "uniform1" takes 1
@@ -44,7 +45,7 @@ def render(
     effort: np.ndarray | None = None,
 ) -> None:
     """Stand in for ``engine.stamps.render``: the same arguments, refusals and frame."""
-    stamps.usable_threads(threads)
+    usable_threads(threads)
     stamps._check_images(columns, images)
     stamps.make_batch(columns, options, images, sources, magnification, effort)  # refuses what no grid holds
     if effort is not None:

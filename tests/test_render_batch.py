@@ -266,7 +266,7 @@ def test_a_bad_value_is_refused_before_anything_is_written(lens_rows: Any) -> No
 
 
 def test_threads_are_every_core_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    from arcforge.engine.stamps import usable_threads
+    from arcforge.engine.threads import usable_threads
 
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 3, 5})

@@ -4,6 +4,7 @@ respect.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,12 @@ class Forward:
         self.pixel_response = pixel_response
         self.psf_images = psf_images
         self.sources = sources
-        self._last_cut: tuple[Any, Images, Images] | None = None
+        self._own = threading.local()  # a thread's last images before their PSFs were cut
+
+    def otherwise(self, **changes: Any) -> Forward:
+        """Return a renderer of the same rows with some arguments changed."""
+        arguments = {name: value for name, value in vars(self).items() if name != "_own"}
+        return Forward(**arguments | changes)
 
     def render(
         self,
@@ -139,14 +145,11 @@ class Forward:
         changed = self._changed(rows, whole, True, None)
         key = (rows.tobytes(), whole)
         # a fit asks for three edges of the same rows and change in a row
-        if self._last_cut is None or self._last_cut[0] != key:
+        if getattr(self._own, "key", None) != key:
             bare = self._changed(rows, whole, False, None)
-            self._last_cut = (
-                key,
-                self._render(changed, self.stamp_size),
-                self._render(bare, self.stamp_size),
-            )
-        _, images, unconvolved = self._last_cut
+            self._own.images = self._render(changed, self.stamp_size), self._render(bare, self.stamp_size)
+            self._own.key = key
+        images, unconvolved = self._own.images
         fwhm_pix = changed.psf_fwhm_arcsec / self.pixscale_arcsec
         edges_pix = [
             value * (fwhm_pix if name == "kernel_edge_fwhm" else np.ones_like(fwhm_pix))

@@ -16,6 +16,7 @@ from arcforge.engine.auditing.groups import deal_folds
 from arcforge.engine.auditing.logistic import fit_logistic
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
 from arcforge.engine.auditing.thresholds import Thresholds
+from arcforge.engine.threads import for_each, usable_threads
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -137,7 +138,8 @@ def _score_out_of_fold(
 ) -> Floats:
     """Scores (2, n, m) of stamps and controls, for m labelings; a swap exchanges the labels of a pair."""
     scores = np.empty((2, len(folds), swaps.shape[1]))
-    for fold in np.unique(folds):
+
+    def fit(fold: int) -> None:
         held_out, kept = folds == fold, folds != fold
         train = np.concatenate([stamps[kept], controls[kept]])
         centre, scale = train.mean(0), train.std(0)
@@ -146,6 +148,8 @@ def _score_out_of_fold(
         weights = fit_logistic((train - centre) / scale, labels, penalty, _tolerance(labels))
         for member, features in enumerate((stamps, controls)):
             scores[member, held_out] = ((features[held_out] - centre) / scale) @ weights[:-1] + weights[-1]
+
+    for_each(fit, np.unique(folds).tolist(), usable_threads(None))
     return scores
 
 

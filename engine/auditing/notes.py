@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +45,15 @@ _SURELY = 3.0
 def note_on_provenance(state: AuditState, result: Diagnosis, data: FitData, judge: Judge) -> str:
     """Return a sentence that ends in "; ", or nothing."""
     few = data.take(spread_rows(len(data.rows), _ROWS))
+    fluxes = parameters_of(few.bands)["flux_scale"]
+    misfit = float(evaluate(state.forward, few, Point(), fluxes).left.sum())
     # another reading may hold for all pairs and still be that of the record for some, as without shear
     return (
         _clipped(state)
         or _rendered_otherwise(state, few)
-        or _read_otherwise(state, few)
-        or _of_other_pixels(state, few)
-        or _apart_by_band(state, few)
+        or _read_otherwise(state, few, misfit)
+        or _of_other_pixels(state, few, misfit)
+        or _apart_by_band(state, few, misfit)
         or _mixture(state, result, data, judge)
     )
 
@@ -109,23 +110,19 @@ def _rendered_otherwise(state: AuditState, few: FitData) -> str:
 
 def _other_renderers(forward: Forward) -> Iterator[tuple[str, Forward]]:
     for samples in (1, 2, 4):
-        other = copy(forward)
-        other.variant = f"uniform{samples}"
         yield (
             f"{samples} x {samples} samples a pixel would leave {{}} of the misfit: the renderer samples too "
             "coarsely; ",
-            other,
+            forward.otherwise(variant=f"uniform{samples}"),
         )
-    other = copy(forward)
-    other.pixel_response = "box" if forward.pixel_response == "in_psf" else "in_psf"
+    other = forward.otherwise(pixel_response="box" if forward.pixel_response == "in_psf" else "in_psf")
     how = "means over pixels beside" if other.pixel_response == "box" else "no means over pixels beyond"
     yield f"{how} the PSF would leave {{}} of the misfit: the PSF holds the pixel once; ", other
 
 
-def _read_otherwise(state: AuditState, few: FitData) -> str:
+def _read_otherwise(state: AuditState, few: FitData, misfit: float) -> str:
     """Say so where another reading of the record leaves little, whatever the fluxes."""
     free = parameters_of(few.bands)["flux_scale"]
-    misfit = float(evaluate(state.forward, few, Point(), free).left.sum())
     left = {
         name: float(evaluate(state.forward, few, Point(reading=name), free).left.sum()) for name in READINGS
     }
@@ -135,15 +132,14 @@ def _read_otherwise(state: AuditState, few: FitData) -> str:
     return f"{READINGS[best].words}: that would leave {100 * left[best] / misfit:.2g} % of the misfit; "
 
 
-def _of_other_pixels(state: AuditState, few: FitData) -> str:
+def _of_other_pixels(state: AuditState, few: FitData, misfit: float) -> str:
     """Say so where every length is so many times as recorded: the renderer's pixels had another size."""
     free = parameters_of(few.bands)["flux_scale"]
-    misfit = float(evaluate(state.forward, few, Point(), free).left.sum())
     scan = few.take(spread_rows(len(few.rows), _SCAN_ROWS))
 
     def left(log_scale: float, data: FitData, with_psf: bool) -> float:
-        other = copy(state.forward)
-        other.columns = _scaled_lengths(state.forward.columns, float(np.exp(log_scale)), with_psf)
+        columns = _scaled_lengths(state.forward.columns, float(np.exp(log_scale)), with_psf)
+        other = state.forward.otherwise(columns=columns)
         again = replace(data, recorded=other.render(data.rows))
         return float(evaluate(other, again, Point(), free).left.sum())
 
@@ -171,13 +167,11 @@ def _scaled_lengths(columns: RenderColumns, scale: float, with_psf: bool) -> Ren
     return replace(columns, more_shape=scaled(columns, scale), **lengths)
 
 
-def _apart_by_band(state: AuditState, few: FitData) -> str:
+def _apart_by_band(state: AuditState, few: FitData, misfit: float) -> str:
     """Say so where arcs have places, sizes or Einstein radii of their own in each band."""
-    fluxes = parameters_of(few.bands)["flux_scale"]
-    misfit = float(evaluate(state.forward, few, Point(), fluxes).left.sum())
     for cause, words in _BY_BAND.items():
         names = parameters_of(few.bands)[cause]
-        found = [fit(state.forward, few.of_band(k), Point(), names) for k in range(len(fluxes))]
+        found = [fit(state.forward, few.of_band(k), Point(), names) for k in range(len(few.bands))]
         left = sum(float(each.chi2.sum()) for each in found)
         if left < _LEAVES * misfit:
             shown = ", ".join(

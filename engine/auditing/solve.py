@@ -8,7 +8,7 @@ through their hosts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,11 @@ from arcforge.engine.auditing.nuisance import (
     is_width_of_band,
 )
 from arcforge.engine.errors import ArcforgeError
+from arcforge.engine.threads import for_each, usable_threads
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 # How exactly the edge of a kernel needs to be known
 _EDGE_UNITS = {"kernel_edge_pix": 10.0, "kernel_edge_fwhm": 2.0}
@@ -87,14 +89,24 @@ def evaluate(forward: Forward, data: FitData, point: Point, free: Sequence[str])
     """Render at a point, solve each row for its own departure, and measure what remains."""
     names = tuple(free)
     n = len(data.rows)
-    parts = [
-        _evaluate_batch(forward, data.take(np.arange(begin, min(begin + _BATCH, n))), point, names)
-        for begin in range(0, n, _BATCH)
-    ]
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined = in_batches(n, lambda rows: _evaluate_batch(forward, data.take(rows), point, names))
     normal, gradient = joined.pop("normal").sum(0), joined.pop("gradient").sum(0)
     total = np.linalg.lstsq(normal, gradient, rcond=1e-12)[0] if names else np.zeros(0)
     return Evaluation(point=point, free=names, total_step=total, **joined)
+
+
+def in_batches(n: int, measure: Callable[[Integers], dict[str, Floats]]) -> dict[str, Floats]:
+    """Measure rows in batches, on every core, and join the results row by row."""
+    threads = usable_threads(None)
+    size = min(_BATCH, -(-n // threads))
+    batches = [np.arange(begin, min(begin + size, n)) for begin in range(0, n, size)]
+    parts: list[dict[str, Floats]] = [{}] * len(batches)
+
+    def run(k: int) -> None:
+        parts[k] = measure(batches[k])
+
+    for_each(run, range(len(batches)), threads)
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def fit(
@@ -204,17 +216,27 @@ def best_kernel_edge(
         Its misfit, as a share of that without an edge.
     """
     names = tuple(free)
-    whole = forward.render(data.rows, point.change)
-    design = _design(forward, data, point, names, whole)
-    normal = np.einsum("npx,nqx->pq", design, design, dtype=np.float64)
-    misfits = []
-    for unit in (whole, *forward.cut(data.rows, point.change, edges)):
-        weighted = (_root_weights(data) * _residual(data, point, unit)).reshape(len(data.rows), -1)
-        gradient = np.einsum("npx,nx->p", design, weighted, dtype=np.float64)
-        gain = gradient @ np.linalg.lstsq(normal, gradient, rcond=1e-12)[0] if names else 0.0
-        misfits.append(float(np.einsum("nx,nx->", weighted, weighted, dtype=np.float64) - gain))
+
+    def measure(rows: Integers) -> dict[str, Floats]:
+        part = data.take(rows)
+        whole = forward.render(part.rows, point.change)
+        design = _design(forward, part, point, names, whole)
+        units = (whole, *forward.cut(part.rows, point.change, edges))
+        left = [(_root_weights(part) * _residual(part, point, unit)).reshape(len(rows), -1) for unit in units]
+        return {
+            "normal": np.einsum("npx,nqx->npq", design, design, dtype=np.float64),
+            "gradients": np.stack([np.einsum("npx,nx->np", design, w, dtype=np.float64) for w in left], 1),
+            "squares": np.stack([np.einsum("nx,nx->n", w, w, dtype=np.float64) for w in left], 1),
+        }
+
+    total = {key: of_rows.sum(0) for key, of_rows in in_batches(len(data.rows), measure).items()}
+    gains = [
+        float(g @ np.linalg.lstsq(total["normal"], g, rcond=1e-12)[0]) if names else 0.0
+        for g in total["gradients"]
+    ]
+    misfits = total["squares"] - np.array(gains)
     best = int(np.argmin(misfits[1:]))
-    return edges[best], misfits[1 + best] / max(misfits[0], 1e-300)
+    return edges[best], float(misfits[1 + best]) / max(float(misfits[0]), 1e-300)
 
 
 def _root_weights(data: FitData) -> Images:

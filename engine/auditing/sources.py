@@ -181,7 +181,7 @@ class ParquetPairs:
         mapping: Mapping[str, str] | None = None,
         pixels: Sequence[str] = (STAMP_COLUMN, CONTROL_COLUMN),
     ) -> None:
-        from arcforge.engine.stamps import usable_threads
+        from arcforge.engine.threads import usable_threads
 
         theirs = dict(mapping or {})
         self.path = path
