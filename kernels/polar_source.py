@@ -13,7 +13,7 @@ PSF have no gridding kernel that would smooth the pixels' edges: ``image_source.
 
 import numpy as np
 
-from arcforge.kernels._jit import jit
+from arcforge.kernels._jit import inline, jit
 from arcforge.kernels.image_source import PAD, WIDEN, spline_at
 from arcforge.kernels.lanes import spread_8
 from arcforge.kernels.ray import F, source_points
@@ -30,15 +30,26 @@ CENTRE_MORE, CENTRE_RINGS = F(3.0), F(3.0)
 LONGER = F(1.1)  # than the chord between two directions the curve is, at the most
 
 
+@inline
+def _less(a, b):
+    return a if a < b else b
+
+
+@inline
+def _more(a, b):
+    return a if a > b else b
+
+
 @jit
 def survey(
-    kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, lit, radial, tangential
+    kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, weights, lit, radial,
+    tangential,
 ):  # fmt: skip
     """Look at rings from the lens's centre to ``radius`` [pix]: where they are lit, and how stretched.
 
     Fills, for each of ``n_bands`` bands of rings: ``lit`` uint8 (bands, SECTORS); ``radial`` float32
     (bands,), template pixels a pixel along a radius; ``tangential`` float32 (bands,), template pixels a
-    radian along a ring, where it is lit. ``xs`` to ``vs`` ((bands + 1) * (SECTORS + 1),) are scratch.
+    radian along a ring, where it is lit. ``xs`` to ``weights`` ((bands + 1) * (SECTORS + 1),) are scratch.
     """
     width = radius / F(n_bands)
     lens_x, lens_y = fields[0], fields[1]
@@ -52,29 +63,34 @@ def survey(
         ring_x[SECTORS], ring_y[SECTORS] = ring_x[0], ring_y[0]
     count = (n_bands + 1) * points
     source_points(kind, fields, xs[:count], ys[:count], us[:count], vs[:count])
+    # What follows is of the patch between two points and the two further out, for all of them at once: loops
+    # that fill one line each are vectorised. A ring's last patch, which has no width, is not asked for.
+    patches = n_bands * points - 1
+    squares, across, along = weights, xs, ys
+    for i in range(patches):
+        u_low = _less(_less(us[i], us[i + 1]), _less(us[i + points], us[i + points + 1]))
+        u_high = _more(_more(us[i], us[i + 1]), _more(us[i + points], us[i + points + 1]))
+        v_low = _less(_less(vs[i], vs[i + 1]), _less(vs[i + points], vs[i + points + 1]))
+        v_high = _more(_more(vs[i], vs[i + 1]), _more(vs[i + points], vs[i + points + 1]))
+        margin = PAD + WIDEN * _more(u_high - u_low, v_high - v_low)
+        beyond_u = _more(u_low - half_u, -half_u - u_high)
+        beyond_v = _more(v_low - half_v, -half_v - v_high)
+        across[i] = margin - _more(beyond_u, beyond_v)  # > 0 where lit
+    for i in range(patches + points):
+        squares[i] = (us[i + 1] - us[i]) ** 2 + (vs[i + 1] - vs[i]) ** 2
+    for i in range(patches):
+        along[i] = _more(squares[i], squares[i + points]) if across[i] > F(0.0) else F(0.0)
     for k in range(n_bands):
-        start, middle, end = k * points, (k + 1) * points, (k + 2) * points
-        u, v, u_out, v_out = us[start:middle], vs[start:middle], us[middle:end], vs[middle:end]
-        across, along = F(0.0), F(0.0)  # squares of the longest sides
         for m in range(SECTORS):
-            u_low = min(min(u[m], u[m + 1]), min(u_out[m], u_out[m + 1]))
-            u_high = max(max(u[m], u[m + 1]), max(u_out[m], u_out[m + 1]))
-            v_low = min(min(v[m], v[m + 1]), min(v_out[m], v_out[m + 1]))
-            v_high = max(max(v[m], v[m + 1]), max(v_out[m], v_out[m + 1]))
-            margin = PAD + WIDEN * max(u_high - u_low, v_high - v_low)
-            is_lit = (
-                (u_low - margin < half_u)
-                & (u_high + margin > -half_u)
-                & (v_low - margin < half_v)
-                & (v_high + margin > -half_v)
-            )
-            lit[k, m] = is_lit
-            across = max(across, (u_out[m] - u[m]) ** 2 + (v_out[m] - v[m]) ** 2)
-            inner = (u[m + 1] - u[m]) ** 2 + (v[m + 1] - v[m]) ** 2
-            outer = (u_out[m + 1] - u_out[m]) ** 2 + (v_out[m + 1] - v_out[m]) ** 2
-            along = max(along, F(is_lit) * max(inner, outer))
-        radial[k] = np.sqrt(across) / width
-        tangential[k] = LONGER * np.sqrt(along) * F(SECTORS) / TURN
+            lit[k, m] = across[k * points + m] > F(0.0)
+    for i in range(patches):
+        across[i] = (us[i + points] - us[i]) ** 2 + (vs[i + points] - vs[i]) ** 2
+    for k in range(n_bands):
+        longest, widest = F(0.0), F(0.0)
+        for i in range(k * points, k * points + SECTORS):
+            longest, widest = _more(along[i], longest), _more(across[i], widest)
+        radial[k] = np.sqrt(widest) / width
+        tangential[k] = LONGER * np.sqrt(longest) * F(SECTORS) / TURN
 
 
 @jit
@@ -174,7 +190,10 @@ def polar_grid(
     grid[:] = F(0.0)
     n_bands = radial.size
     half_v, half_u = F(0.5) * F(coefficients.shape[0]), F(0.5) * F(coefficients.shape[1])
-    survey(kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, lit, radial, tangential)
+    survey(
+        kind, fields, radius, n_bands, half_u, half_v, directions, xs, ys, us, vs, weights, lit, radial,
+        tangential,
+    )  # fmt: skip
     width = radius / F(n_bands)
     stretch = envelope(radial, tangential, width)
     lens_x, lens_y = fields[0], fields[1]
@@ -242,7 +261,7 @@ def _add_rays(
         u, v = us[k] + centre_u, vs[k] + centre_v
         us[kept], vs[kept], weights[kept] = u, v, weights[k]
         xs[kept], ys[kept] = (xs[k] - origin) * nodes_per_pixel, (ys[k] - origin) * nodes_per_pixel
-        kept += F(1.0) <= u and u < last_u and F(1.0) <= v and v < last_v
+        kept += (F(1.0) <= u) & (u < last_u) & (F(1.0) <= v) & (v < last_v)
     for k in range(kept):
         weights[k] *= spline_at(coefficients, us[k], vs[k])
     y_first, y_end, x_first, x_end = bounds[0], bounds[1], bounds[2], bounds[3]

@@ -186,6 +186,7 @@ def test_flux_is_conserved_and_lensed_as_lenstronomy_lenses_it(survey_data: Path
         assert ours[k] == pytest.approx(theirs, rel=FLUX), k
 
 
+@pytest.mark.compiled
 def test_an_unlensed_drawing_is_galsims(survey_data: Path) -> None:
     galsim = pytest.importorskip("galsim", reason="GalSim is not installed: no comparison with it")
     images, psfs = cosmos_as_given(survey_data)
