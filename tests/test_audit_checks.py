@@ -120,6 +120,16 @@ def test_one_colour_for_all_is_remarked(pairs):
     assert "one colour" in found.message
 
 
+def test_one_profile_for_all_is_remarked_of_profiles_alone(pairs):
+    same = {"src_n": np.ones(N_PAIRS)}
+    found = light.check_realism(state_of(pairs, table=with_columns(pairs.table, **same)))
+    assert "every source has Sersic index 1" in found.message
+    images = same | {"source_id": np.full(N_PAIRS, "a"), "src_reff_arcsec": np.full(N_PAIRS, np.nan)}
+    found = light.check_realism(state_of(pairs, table=with_columns(pairs.table, **images)))
+    assert "Sersic" not in found.message
+    assert "arcsec" not in found.message
+
+
 def test_arcs_darker_than_the_sky_are_told_with_the_worst_row(pairs):
     state = state_of(pairs)
     assert "darker" not in light.check_realism(state).message  # reports compute nothing

@@ -133,8 +133,9 @@ def check_realism(state: AuditState) -> Finding:
     values = np.unique(theta_e[np.isfinite(theta_e)])
     if 1 < len(values) <= max(12, len(theta_e) // 20) and len(theta_e) >= 40:
         remarks.append(f"Einstein radii take {len(values)} values only")
-    if np.ptp(columns.src_n) == 0 and not has_components(columns):
-        remarks.append(f"every source has Sersic index {columns.src_n[0]:g}")
+    indices = columns.src_n[columns.source_id == ""]  # an image has none
+    if len(indices) and np.ptp(indices) == 0 and not has_components(columns):
+        remarks.append(f"every source has Sersic index {indices[0]:g}")
     model = state.finished("model")
     if model is not None:
         peak = np.maximum(model.max((1, 2, 3)), np.finfo(np.float32).tiny)
@@ -146,10 +147,10 @@ def check_realism(state: AuditState) -> Finding:
                 f"{dark} of {len(depth)} arcs have notches darker than the sky (row {state.pairs.rows[row]}: "
                 f"{depth[row]:.0%} of its peak): clean the bank of sources"
             )
-    sizes = np.quantile(columns.src_reff_arcsec, (0.05, 0.95))
-    text = f"sources of {sizes[0]:.2f} to {sizes[1]:.2f} arcsec" + (
-        f", colours scatter by {scatter:.2f} mag" if scatter is not None else ""
-    )
-    if remarks:
-        text = f"{'; '.join(remarks)}; {text}"
-    return Finding(WARN if remarks else PASS, text, scatter)
+    sizes = columns.src_reff_arcsec[columns.src_reff_arcsec > 0]  # of an image it need not be recorded
+    words = list(remarks)
+    if len(sizes):
+        words.append("sources of {:.2f} to {:.2f} arcsec".format(*np.quantile(sizes, (0.05, 0.95))))
+    if scatter is not None:
+        words.append(f"colours scatter by {scatter:.2f} mag")
+    return Finding(WARN if remarks else PASS, "; ".join(words), scatter)
