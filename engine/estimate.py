@@ -18,9 +18,9 @@ from arcforge.engine.pairing import pair_exactly
 from arcforge.engine.plan import Partition, Plan
 from arcforge.engine.run_rows import with_keys, with_measures
 from arcforge.engine.table_columns import encode_table
+from arcforge.engine.threads import usable_threads
 
-_BLOCKS, _BLOCK_ROWS = 8, 32
-_WARM_ROWS = 4  # first calls compile and plan
+_BLOCKS, _BLOCK_ROWS = 4, 256
 _SAMPLED_HOSTS = 32
 # Shards held at a time: one rendered, one waiting, one being encoded, and its encoded bytes.
 _SHARDS_HELD = 4
@@ -54,20 +54,24 @@ def estimate(
     shards = plan.shards_of(partition)
     n_rows = sum(stop - first for first, stop in map(plan.rows_of, shards))
     pixels = run.hosts.pixels(np.arange(min(_SAMPLED_HOSTS, plan.n_hosts)))
-    table, columns = run.used(0, min(_WARM_ROWS, plan.n_rows))
-    make_rows(run, with_keys(table, 0, plan.seed, np.ones(plan.n_hosts, dtype=np.int64)), columns, threads)
-    sampled, seconds, arc_bytes, table_bytes = 0, 0.0, 0, 0
+    sampled, making, beside, arc_bytes, table_bytes = 0, 0.0, 0.0, 0, 0
     size = min(_BLOCK_ROWS, plan.n_rows)
-    for first in np.unique(np.linspace(0, plan.n_rows - size, _BLOCKS).astype(np.int64)).tolist():
+    firsts = np.unique(np.linspace(0, plan.n_rows - size, _BLOCKS).astype(np.int64)).tolist()
+    for number, first in enumerate((0, *firsts)):
         began = time.perf_counter()
         table, columns = run.used(first, first + size)
         table = with_keys(table, first, plan.seed, np.ones(plan.n_hosts, dtype=np.int64))
+        drawn = time.perf_counter()
         arcs, table = make_rows(run, table, columns, threads)
+        made = time.perf_counter()
+        if number == 0:  # first calls compile and plan
+            continue
         measures = pair_exactly(arcs, pixels, np.arange(size) % len(pixels), first)
         table = with_measures(table, measures, plan.bands, np.ones((size, len(plan.bands))))
         arc_bytes += _encoded_bytes(plan, arcs)
         table_bytes += len(encode_table(table))
-        seconds += time.perf_counter() - began
+        making += made - drawn
+        beside += drawn - began + time.perf_counter() - made
         sampled += size
     host_bytes = _encoded_bytes(plan, pixels) / len(pixels) * plan.n_hosts
     row_bytes = arcs[0].nbytes
@@ -79,7 +83,8 @@ def estimate(
         disk_bytes=round((arc_bytes + 2 * table_bytes) / sampled * n_rows + host_bytes),
         free_bytes=shutil.disk_usage(_existing(out)).free,
         memory_bytes=peak_bytes() + _SHARDS_HELD * min(plan.shard_rows, n_rows) * row_bytes,
-        seconds=seconds / sampled * n_rows,
+        # every thread renders; the rest is done by one beside them
+        seconds=(making + beside / usable_threads(threads)) / sampled * n_rows,
         sampled_rows=sampled,
     )
 
