@@ -8,7 +8,6 @@ Their pixels are PSF_SAMP detector pixels apart and hold the detector pixel's re
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import HostError
+from arcforge.engine.host_files import unpacked
 from arcforge.engine.psf_images import core_offset_pix
 
 Floats = NDArray[np.float64]
@@ -119,6 +119,13 @@ def _shifted(image: Floats, x_pix: float, y_pix: float) -> Floats:
     return np.asarray(np.fft.ifft2(np.fft.fft2(image) * turn).real)
 
 
+def _content(name: str) -> bytes:
+    try:
+        return unpacked(name, Path(name).read_bytes())
+    except HostError as error:
+        raise HostError(f"PSF model {name}: {error}") from error
+
+
 def read_psfex(spec: str) -> PsfExModel:
     """Read a model: ``FILE`` or ``FILE#CCDNAME``, for files of a row a detector.
 
@@ -133,17 +140,14 @@ def read_psfex(spec: str) -> PsfExModel:
 
     name, _, detector = spec.partition("#")
     try:
-        content = Path(name).read_bytes()
-        if name.endswith(".gz"):
-            content = gzip.decompress(content)
-        with fits.open(io.BytesIO(content)) as units:
+        with fits.open(io.BytesIO(_content(name))) as units:
             for unit in units:
                 columns = [] if unit.is_image else [column.lower() for column in unit.columns.names]
                 if "psf_mask" in columns:
                     return _model(spec, unit, columns, detector)
     except HostError:
         raise
-    except Exception as error:  # damaged bytes fail in many ways inside gzip and astropy
+    except Exception as error:  # damaged bytes fail in many ways inside astropy
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
         raise HostError(f"PSF model {name}: cannot be read ({reason}): fetch it again") from error
     raise HostError(f"PSF model {name}: has no table with a column PSF_MASK: give a PsfEx model")

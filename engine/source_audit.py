@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.remedies import MAD_TO_SIGMA
 from arcforge.engine.source_bank import Template, growth, half_light_radius_pix
 
 Floats = NDArray[np.float64]
@@ -192,7 +193,7 @@ def _border(shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def _noise(template: Template, border: Floats) -> float:
     if template.noise_variance > 0.0:
         return math.sqrt(template.noise_variance)
-    return float(1.4826 * np.median(np.abs(border - np.median(border))))
+    return float(MAD_TO_SIGMA * np.median(np.abs(border - np.median(border))))
 
 
 def _is_clipped(border: Floats) -> bool:

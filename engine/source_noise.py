@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.remedies import MAD_TO_SIGMA
 from arcforge.engine.source_bank import Template
 
 Floats = NDArray[np.float64]
@@ -146,4 +147,4 @@ def _inner(shape: tuple[int, ...]) -> Mask:
 
 def _spread(values: Floats) -> float:
     """Standard deviation of noise about 0, from its median size."""
-    return 1.4826 * float(np.median(np.abs(values)))
+    return MAD_TO_SIGMA * float(np.median(np.abs(values)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 
+from arcforge.engine import host_files
 from arcforge.engine.config import parse_config
 from arcforge.engine.errors import ConfigError, HostError
 from arcforge.engine.host_files import Cutout
@@ -138,6 +140,19 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         PsfExModels.read({"g": path}, "g").images_at(float("nan"), 1.0)
     with pytest.raises(HostError, match="leave #S21 out"):
         read_psfex(f"{path}#S21")
+
+
+def test_damaged_and_swelling_gzip_is_refused_with_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.psf.gz"
+    path.write_bytes(b"no gzip")
+    with pytest.raises(HostError, match=r"PSF model .*m\.psf\.gz: damaged"):
+        read_psfex(str(path))
+    monkeypatch.setattr(host_files, "_MAX_BYTES", 1 << 16)
+    path.write_bytes(gzip.compress(bytes(1 << 20)))
+    with pytest.raises(HostError, match=r"m\.psf\.gz: it unpacks to more than"):
+        read_psfex(str(path))
 
 
 def test_hosts_get_the_psf_of_their_place(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
+from arcforge.engine.remedies import MAD_TO_SIGMA
+
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -140,7 +142,7 @@ def _sigma(difference: Images, free: Flags, step_pix: int) -> Floats:
     for n, band in np.ndindex(*sigma.shape):
         chosen = inner[n, band]
         if chosen.sum() >= _LEAST_PIXELS:
-            sigma[n, band] = 1.4826 * np.median(np.abs(stacked[:, n, band][:, chosen]))
+            sigma[n, band] = MAD_TO_SIGMA * np.median(np.abs(stacked[:, n, band][:, chosen]))
     return sigma
 
 
@@ -150,7 +152,7 @@ def _scatter(difference: Images, free: Flags) -> Floats:
     for n, band in np.ndindex(*sigma.shape):
         values = difference[n, band][free[n, band]]
         if values.size >= _LEAST_PIXELS:
-            sigma[n, band] = 1.4826 * np.median(np.abs(values - np.median(values)))
+            sigma[n, band] = MAD_TO_SIGMA * np.median(np.abs(values - np.median(values)))
     return sigma
 
 

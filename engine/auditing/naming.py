@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.auditing.causes import Cause, make_cause
+from arcforge.engine.auditing.causes import NEXT_STEP, Cause, make_cause
 from arcforge.engine.auditing.faults import Hypothesis, search_rows
 from arcforge.engine.auditing.forward import edge_words
 from arcforge.engine.auditing.gains import Gain
@@ -249,7 +249,8 @@ def _with_gain(state: AuditState, gain: Gain, result: Diagnosis, causes: list[Ca
         text = f"stamps, arcs and all, are {text}"
     else:
         text = f"galaxies are in their stamps {text}"
-        text += f"; beside that, {fluxes.message.partition('; compare')[0]}" if fluxes else ""
+        if fluxes:  # its advice comes at the end of both
+            text += f"; beside that, {fluxes.message.removesuffix('; ' + NEXT_STEP['flux_scale'])}"
     others = [cause for cause in causes if cause is not fluxes]
     return [make_cause("flux_scale", estimate, 1.0, text), *others]
 

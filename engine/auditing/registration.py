@@ -12,6 +12,7 @@ from scipy.interpolate import BSpline
 
 from arcforge.engine.auditing.added_noise import added_noise
 from arcforge.engine.auditing.resampling import Estimate, HostBootstrap
+from arcforge.engine.remedies import MAD_TO_SIGMA
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -316,4 +317,4 @@ def _transfer(frequency: Floats, shifts: Floats, operator: str) -> NDArray[np.co
 
 def _robust_power(difference: Images, weight: Flags) -> float:
     values = difference[weight]
-    return float((1.4826 * np.median(np.abs(values))) ** 2) if values.size else 0.0
+    return float((MAD_TO_SIGMA * np.median(np.abs(values))) ** 2) if values.size else 0.0
