@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 _PLANNER = threading.Lock()
 _LOCAL = threading.local()
+KEPT_BYTES = 1 << 27  # of one thread; rows of the default priors need 6 MB for all their grids
 
 # Sizes that are quicker, under these plans, than any larger one in the list (120 takes less than 108 or 112).
 GRID_SIZES = (
@@ -55,6 +56,8 @@ class Transforms:
         Input of ``inverse``; as ``spectrum``. No transform overwrites its input.
     images : float (n_stamps, n_bands, wanted rows, size)
         Output of ``inverse``, NOT divided by size squared.
+    n_bytes : int
+        Of all buffers.
     """
 
     def __init__(self, size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool) -> None:
@@ -70,6 +73,8 @@ class Transforms:
         between = pyfftw.zeros_aligned(band_spectra.shape, complex_)
         wanted = between[:, :, rows]
         self.images: NDArray[np.floating] = pyfftw.zeros_aligned((*wanted.shape[:3], size), real)
+        held = (self.grid, spectrum, band_spectra, between, self.images)
+        self.n_bytes = sum(buffer.nbytes for buffer in held)
         with _PLANNER:
             self._forward = (
                 _plan(self.grid, between[:, 0], axis=2),
@@ -104,9 +109,17 @@ def _plan(
 
 
 def transforms(size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool = False) -> Transforms:
-    """Return this thread's transforms for a grid of ``size``, planned on first use."""
+    """Return this thread's transforms for a grid of ``size``, planned on first use.
+
+    Those asked for longest ago go where a thread's buffers grow beyond ``KEPT_BYTES``: threads stay.
+    """
     known: dict[tuple[int | bool, ...], Transforms] = _LOCAL.__dict__.setdefault("known", {})
     key = (size, n_bands, n_stamps, rows.start, rows.stop, rows.step, double)
-    if key not in known:
-        known[key] = Transforms(size, n_bands, n_stamps, rows, double=double)
+    found = known.pop(key, None)
+    if found is not None:
+        known[key] = found
+        return found
+    known[key] = Transforms(size, n_bands, n_stamps, rows, double=double)
+    while len(known) > 1 and sum(each.n_bytes for each in known.values()) > KEPT_BYTES:
+        del known[next(iter(known))]
     return known[key]

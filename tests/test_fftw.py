@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
+from arcforge.engine import fftw
 from arcforge.engine.fftw import GRID_SIZES, Transforms
 
 
@@ -56,3 +59,20 @@ def test_a_stamp_has_the_same_bits_however_many_are_transformed_together(size, n
             found, images = _transformed(several, grid, spectra)
             assert (found == alone).all()
             assert (images == image).all()
+
+
+def test_buffers_used_last_are_kept_within_their_limit(monkeypatch):
+    monkeypatch.setattr(fftw, "_LOCAL", threading.local())
+
+    def asked(size):
+        return fftw.transforms(size, 1, 1, slice(0, size))
+
+    one, two = asked(32), asked(40)
+    assert asked(32) is one
+    monkeypatch.setattr(fftw, "KEPT_BYTES", one.n_bytes + two.n_bytes)
+    asked(36)  # 40 was asked for before 32 was again
+    assert asked(32) is one
+    assert asked(40) is not two
+    monkeypatch.setattr(fftw, "KEPT_BYTES", 1)
+    large = asked(64)
+    assert asked(64) is large  # what is in use is kept, however large
