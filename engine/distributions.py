@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 _ASKED_ROWS = 50_000
 # Two samples of one distribution are farther apart in one of so many comparisons.
 SUSPICIOUS = 1e-4
-_BINS, _TAIL = 40, 0.002
+_MOST_BINS, _TAIL = 40, 0.002
 _WIDE = "arc_snr"  # drawn over decades
 _COLUMNS, _PANEL_INCH = 4, (3.0, 2.2)
 _ROWS_COLOUR, _ASKED_COLOUR, _CUT_COLOUR = "#0072B2", "#D55E00", "#666666"
@@ -209,7 +209,8 @@ def _draw(axis: Axes, each: Distribution) -> None:
     wide = each.name.startswith(_WIDE) and low > 0.0
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    edges = np.geomspace(low, high, _BINS + 1) if wide else np.linspace(low, high, _BINS + 1)
+    n_bins = min(_MOST_BINS, int(np.ceil(2.0 * np.cbrt(each.rows.size))))  # the rule of Rice University
+    edges = (np.geomspace if wide else np.linspace)(low, high, n_bins + 1)
     for values, kind, colour, words in (
         (each.rows, "stepfilled", _ROWS_COLOUR, "rows"),
         (each.asked, "step", _ASKED_COLOUR, "asked for"),

@@ -97,15 +97,13 @@ def evaluate(forward: Forward, data: FitData, point: Point, free: Sequence[str])
 
 def in_batches(n: int, measure: Callable[[Integers], dict[str, Floats]]) -> dict[str, Floats]:
     """Measure rows in batches, on every core, and join the results row by row."""
-    threads = usable_threads(None)
-    size = min(_BATCH, -(-n // threads))
-    batches = [np.arange(begin, min(begin + size, n)) for begin in range(0, n, size)]
+    batches = [np.arange(begin, min(begin + _BATCH, n)) for begin in range(0, n, _BATCH)]
     parts: list[dict[str, Floats]] = [{}] * len(batches)
 
     def run(k: int) -> None:
         parts[k] = measure(batches[k])
 
-    for_each(run, range(len(batches)), threads)
+    for_each(run, range(len(batches)), usable_threads(None))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
