@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import pytest
 from scipy import ndimage, signal
 
 from arcforge.bench.planted import PIXSCALE_ARCSEC, draw_columns
+from arcforge.engine.auditing import solve
 from arcforge.engine.auditing.diagnosis import Judge
 from arcforge.engine.auditing.forward import Change, Forward
 from arcforge.engine.auditing.gains import find_gain
@@ -63,6 +63,21 @@ def test_every_parameter_is_recovered_when_all_change_at_once(forward):
         assert np.median(found.values(f"flux_scale_{band}")) == pytest.approx(value, abs=4e-3)
         assert np.median(found.values(f"pedestal_nmgy_{band}")) == pytest.approx(3e-4, rel=0.02)
     assert np.max(found.rms_of_peak) < 1e-3
+
+
+def test_the_number_of_threads_does_not_show(forward, monkeypatch):
+    added = forward.render(np.arange(N), Change(psf_width=1.1, kernel_edge_pix=9.5))
+    monkeypatch.setattr(solve, "_BATCH", 3)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(solve, "usable_threads", lambda _, threads=threads: threads)
+        edges = [("kernel_edge_pix", h) for h in (7.5, 9.5, 15.5)]
+        point, data = Point({"psf_width": 1.1}), data_of(forward, added)
+        best = solve.best_kernel_edge(forward, data, point, ("psf_width",), edges)
+        assert best[0] == edges[1]
+        at = evaluate(forward, data, point.at(kernel_edge_pix=9.4), ("psf_width", "kernel_edge_pix"))
+        found.append((best[1], *at.chi2, *at.steps.ravel(), *at.total_step))
+    assert found[0] == found[1]
 
 
 def test_widths_by_band_are_recovered_beside_other_changes(forward):
@@ -248,8 +263,7 @@ def test_a_reading_tells_its_ratio_in_the_band_that_departs_most(forward):
     )
     each = width[:, :1] / width
     np.testing.assert_array_equal(ratio, each[rows, np.abs(each - 1).argmax(1)])
-    images = copy(forward)
-    images.columns = replace(forward.columns, psf_fwhm_arcsec=np.zeros_like(width))
+    images = forward.otherwise(columns=replace(forward.columns, psf_fwhm_arcsec=np.zeros_like(width)))
     assert not images.ratio("psf_fwhm_arcsec", rows, Change(reading="no PSF")).any()
 
 
