@@ -112,6 +112,7 @@ def shared(name: str) -> str:
     return str(path)
 
 
+@pytest.mark.compiled
 def test_the_foreign_clean_set_is_explained(tmp_path):
     result = invoke(shared("pairs_clean.parquet"), "--json", str(tmp_path / "r.json"))
     report = json.loads((tmp_path / "r.json").read_text())

@@ -61,12 +61,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the registry: a function of the audit's state that returns a :class:`Finding`."""
+    """One row of the registry: a function of the audit's state that returns a :class:`Finding`.
+
+    One that is ``beside`` asks the state for nothing of the model, and runs in a thread beside the others.
+    """
 
     id: str
     title: str
     required: bool
     run: Callable[[Any], Finding]
+    beside: bool = False
 
 
 @dataclass(frozen=True)
