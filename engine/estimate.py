@@ -55,7 +55,7 @@ def estimate(
     n_rows = sum(stop - first for first, stop in map(plan.rows_of, shards))
     pixels = run.hosts.pixels(np.arange(min(_SAMPLED_HOSTS, plan.n_hosts)))
     sampled, making, beside, arc_bytes, table_bytes = 0, 0.0, 0.0, 0, 0
-    size = min(_BLOCK_ROWS, plan.n_rows)
+    size = min(_BLOCK_ROWS, plan.shard_rows, plan.n_rows)
     firsts = np.unique(np.linspace(0, plan.n_rows - size, _BLOCKS).astype(np.int64)).tolist()
     for number, first in enumerate((0, *firsts)):
         began = time.perf_counter()

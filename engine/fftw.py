@@ -1,4 +1,7 @@
-"""FFTW through pyfftw: one pair of plans for each thread and grid, and nothing else.
+"""Transforms of float64 grids by FFTW through pyfftw: one pair of plans for each thread and grid.
+
+Rows whose light may lie off their stamp are transformed by these; what the stamp sees of them is far fainter
+than what the grid holds. All others: ``kernels.fourier``, in float32.
 
 Plans are made under a lock (FFTW's planner is not thread-safe, its execution is) and belong to one thread
 with their own aligned buffers; pyfftw's interface cache, which threads share and corrupt (pyFFTW issue 343),
@@ -20,7 +23,8 @@ from numpy.typing import NDArray
 
 _PLANNER = threading.Lock()
 _LOCAL = threading.local()
-KEPT_BYTES = 1 << 27  # of one thread; rows of the default priors need 6 MB for all their grids
+KEPT_BYTES = 1 << 27  # of one thread
+Floats = NDArray[np.float64]
 
 # Sizes that are quicker, under these plans, than any larger one in the list (120 takes less than 108 or 112).
 GRID_SIZES = (
@@ -29,60 +33,53 @@ GRID_SIZES = (
 
 
 class Transforms:
-    """Real forward transforms of a few stamps' grids and the inverse of one per band, with their buffers.
+    """The real forward transform of a stamp's grid and the inverse of one per band, with their buffers.
 
     The inverse goes by columns, then by those rows alone that the stamp is made of: a quarter less work.
     Every pass goes from one buffer to another: within one, columns take up to twice as long under these
-    plans. A stamp's bits do not depend on how many are transformed together; the tests look at every size.
+    plans.
 
     Parameters
     ----------
     size, n_bands : int
-    n_stamps : int
-        Transformed at once.
     rows : slice
         Rows of the grid that are wanted back.
-    double : bool
 
     Attributes
     ----------
-    grid : float32 or float64 (n_stamps, size, size)
+    grid : float64 (size, size)
         Input of ``forward``.
-    spectrum : float (n_stamps, size, size + 2)
+    spectrum : float64 (size, size + 2)
         Output of ``forward``: size // 2 + 1 complex numbers a line, real and imaginary parts in turn.
-    line : float (size + 2,), quarter : float (size // 2 + 1, size // 2 + 1)
+    line : float64 (size + 2,), quarter : float64 (size // 2 + 1, size // 2 + 1)
         Scratch.
-    band_spectra : float (n_stamps, n_bands, size, size + 2)
+    band_spectra : float64 (n_bands, size, size + 2)
         Input of ``inverse``; as ``spectrum``. No transform overwrites its input.
-    images : float (n_stamps, n_bands, wanted rows, size)
+    images : float64 (n_bands, wanted rows, size)
         Output of ``inverse``, NOT divided by size squared.
     n_bytes : int
         Of all buffers.
     """
 
-    def __init__(self, size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool) -> None:
-        real, complex_ = ("float64", "complex128") if double else ("float32", "complex64")
+    def __init__(self, size: int, n_bands: int, rows: slice) -> None:
         half = size // 2 + 1
-        self.grid: NDArray[np.floating] = pyfftw.zeros_aligned((n_stamps, size, size), real)
-        self.line: NDArray[np.floating] = np.empty(2 * half, dtype=real)
-        self.quarter: NDArray[np.floating] = np.empty((half, half), dtype=real)
-        spectrum = pyfftw.zeros_aligned((n_stamps, size, half), complex_)
-        band_spectra = pyfftw.zeros_aligned((n_stamps, n_bands, size, half), complex_)
-        self.spectrum: NDArray[np.floating] = spectrum.view(real)
-        self.band_spectra: NDArray[np.floating] = band_spectra.view(real)
-        between = pyfftw.zeros_aligned(band_spectra.shape, complex_)
-        wanted = between[:, :, rows]
-        self.images: NDArray[np.floating] = pyfftw.zeros_aligned((*wanted.shape[:3], size), real)
+        self.grid: Floats = pyfftw.zeros_aligned((size, size), "float64")
+        self.line: Floats = np.empty(2 * half)
+        self.quarter: Floats = np.empty((half, half))
+        spectrum = pyfftw.zeros_aligned((size, half), "complex128")
+        band_spectra = pyfftw.zeros_aligned((n_bands, size, half), "complex128")
+        self.spectrum: Floats = spectrum.view("float64")
+        self.band_spectra: Floats = band_spectra.view("float64")
+        between = pyfftw.zeros_aligned(band_spectra.shape, "complex128")
+        wanted = between[:, rows]
+        self.images: Floats = pyfftw.zeros_aligned((*wanted.shape[:2], size), "float64")
         held = (self.grid, spectrum, band_spectra, between, self.images)
         self.n_bytes = sum(buffer.nbytes for buffer in held)
         with _PLANNER:
-            self._forward = (
-                _plan(self.grid, between[:, 0], axis=2),
-                _plan(between[:, 0], spectrum, axis=1),
-            )
+            self._forward = (_plan(self.grid, between[0], axis=1), _plan(between[0], spectrum, axis=0))
             self._inverse = (
-                _plan(band_spectra, between, axis=2, direction="FFTW_BACKWARD"),
-                _plan(wanted, self.images, axis=3, direction="FFTW_BACKWARD", also=("FFTW_DESTROY_INPUT",)),
+                _plan(band_spectra, between, axis=1, direction="FFTW_BACKWARD"),
+                _plan(wanted, self.images, axis=2, direction="FFTW_BACKWARD", also=("FFTW_DESTROY_INPUT",)),
             )
 
     def forward(self) -> None:
@@ -108,18 +105,18 @@ def _plan(
     return pyfftw.FFTW(source, target, axes=(axis,), direction=direction, flags=flags, threads=1)
 
 
-def transforms(size: int, n_bands: int, n_stamps: int, rows: slice, *, double: bool = False) -> Transforms:
+def transforms(size: int, n_bands: int, rows: slice) -> Transforms:
     """Return this thread's transforms for a grid of ``size``, planned on first use.
 
     Those asked for longest ago go where a thread's buffers grow beyond ``KEPT_BYTES``: threads stay.
     """
-    known: dict[tuple[int | bool, ...], Transforms] = _LOCAL.__dict__.setdefault("known", {})
-    key = (size, n_bands, n_stamps, rows.start, rows.stop, rows.step, double)
+    known: dict[tuple[int, ...], Transforms] = _LOCAL.__dict__.setdefault("known", {})
+    key = (size, n_bands, rows.start, rows.stop, rows.step)
     found = known.pop(key, None)
     if found is not None:
         known[key] = found
         return found
-    known[key] = Transforms(size, n_bands, n_stamps, rows, double=double)
+    known[key] = Transforms(size, n_bands, rows)
     while len(known) > 1 and sum(each.n_bytes for each in known.values()) > KEPT_BYTES:
         del known[next(iter(known))]
     return known[key]

@@ -5,16 +5,19 @@ them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import PsfError
+from arcforge.engine.fourier import in_order
 from arcforge.engine.low_rank import Terms, separable_terms
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 SUM_TOLERANCE = 0.02  # a PSF whose pixels add up to something else was cut too small or was not normalised
 CENTRE_TOLERANCE_PIX = 0.5  # beyond it the centre is in another pixel, and every arc would be moved
@@ -52,7 +55,8 @@ class PsfImages:
             checked = _checked(int(psf_id), image, n_bands)
             self.sums[int(psf_id)] = checked.sum(axis=(1, 2))
             self.pixels[int(psf_id)] = checked / self.sums[int(psf_id)][:, None, None]
-        self._transforms: dict[tuple[int, int, bool, bool], NDArray[np.complexfloating]] = {}
+        self._transforms: dict[tuple[int, int, bool], NDArray[np.complex128]] = {}
+        self._spectra: dict[tuple[int, int, bool], NDArray[np.float32]] = {}
         self._terms: dict[tuple[int, float, bytes], Terms | None] = {}
         self._lock = threading.Lock()
 
@@ -72,45 +76,45 @@ class PsfImages:
             margin.append(_radius_of_light(pixels, 1.0 - lost))
         return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
 
-    def transform(self, psf_id: int, period: int, highest: bool, double: bool) -> NDArray[np.complexfloating]:
+    def transform(self, psf_id: int, period: int, highest: bool) -> NDArray[np.complex128]:
         """Return the transform (bands, period, period // 2 + 1) of the image on a grid of its own pixels.
 
         Without ``highest`` it is zero at the highest frequency, which is one number with its mirror: on a
         finer grid they are two.
         """
-        key = (psf_id, period, highest, double)
+        make = partial(self._make_transform, psf_id, period, highest)
+        return self._kept(self._transforms, (psf_id, period, highest), make)
+
+    def spectra(self, psf_id: int, period: int, highest: bool) -> NDArray[np.float32]:
+        """Return the same as kernels take it, float32 (bands, n): ``fourier.in_order``."""
+        make = partial(self._make_transform, psf_id, period, highest)
+        return self._kept(self._spectra, (psf_id, period, highest), lambda: in_order(make()))
+
+    def _kept(self, known: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
         with self._lock:
-            if key not in self._transforms:
-                if len(self._transforms) >= _TRANSFORMS_KEPT:
-                    self._transforms.clear()
-                self._transforms[key] = self._make_transform(psf_id, period, highest, double)
-            return self._transforms[key]
+            if key not in known:
+                if len(known) >= _TRANSFORMS_KEPT:
+                    known.clear()
+                known[key] = make()
+            return known[key]
 
     def terms(self, psf_id: int, response: NDArray[np.floating], lost: float) -> Terms | None:
         """Return the image on a grid of its own pixels as separable terms; None where they are too many.
 
         ``response`` (size,) and ``lost`` as those of ``separable_terms``.
         """
-        transforms = self.transform(psf_id, response.size, True, True)
+        transforms = self.transform(psf_id, response.size, True)
         key = (psf_id, lost, response.tobytes())
-        with self._lock:
-            if key not in self._terms:
-                if len(self._terms) >= _TRANSFORMS_KEPT:
-                    self._terms.clear()
-                self._terms[key] = separable_terms(transforms, response, lost)
-            return self._terms[key]
+        return self._kept(self._terms, key, lambda: separable_terms(transforms, response, lost))
 
-    def _make_transform(
-        self, psf_id: int, period: int, highest: bool, double: bool
-    ) -> NDArray[np.complexfloating]:
+    def _make_transform(self, psf_id: int, period: int, highest: bool) -> NDArray[np.complex128]:
         pixels = self.pixels[psf_id]
         half = pixels.shape[1] // 2
         field = np.zeros((pixels.shape[0], period, period))
         # the middle pixel goes to node 0, and what is left of it wraps round to the end
         index = np.arange(-half, half + 1) % period
         field[:, index[:, None], index[None, :]] = pixels
-        complex_type = np.complex128 if double else np.complex64
-        own: NDArray[np.complexfloating] = np.fft.rfft2(field).astype(complex_type)
+        own: NDArray[np.complex128] = np.fft.rfft2(field)
         if not highest:
             own[:, period // 2] = own[:, :, period // 2] = 0.0
         return own

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.scratch import Scratch
-from arcforge.engine.stamps import Options, _fill_grid, make_batch
+from arcforge.engine.stamps import Options, _fill_one, make_batch
 from arcforge.kernels.codes import CONTROL
 
 if TYPE_CHECKING:
@@ -50,8 +50,10 @@ class Sampler:
         for row in self._rows:
             self._fill(row)
 
-    def _fill(self, row: int) -> None:
-        _fill_grid(self._work, self._batch, row, self._grids[int(self.grid_size[row])])
+    def _fill(self, row: int) -> float:
+        """Evaluate a row and return the samples that "auto" took."""
+        grid = self._grids[int(self.grid_size[row])]
+        return float(_fill_one(self._work, self._batch, row, grid)[0])
 
     def rays(self) -> NDArray[np.int64]:
         """Return the number of rays that each row takes, int64 (n,); 0 for CONTROL rows."""
@@ -61,8 +63,7 @@ class Sampler:
             if samples:
                 counts[row] = self._uniform_rays(row, samples)
             else:
-                self._fill(row)
-                counts[row] = int(self._work.report[0])
+                counts[row] = int(self._fill(row))
         return counts
 
     def _uniform_rays(self, row: int, samples: int) -> int:

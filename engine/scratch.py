@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from arcforge.engine.fourier import Buffers
 from arcforge.kernels.adaptive import CHUNK, DEEPEST
 from arcforge.kernels.lanes import LANES
-from arcforge.kernels.spread import BASE
 
 Images = NDArray[np.float32]
 
@@ -31,12 +31,10 @@ class Scratch:
         self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
         self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
         self.grids = {"grid": np.empty(0, dtype=np.float32), "part": np.empty(0, dtype=np.float32)}
-        self.report = np.zeros(3)
+        self.buffers: Buffers | None = None
 
-    def hold(self, up: int, across: int) -> Images:
-        """Make room for the first cells of ``up`` x ``across`` nodes; return theirs."""
-        n_y, n_x = up // BASE, across // BASE
-        cells = n_y * n_x
+    def hold(self, cells: int, across: int) -> None:
+        """Make room for so many first cells of a row, and for a line of ``across`` nodes of them."""
         if self.first.size < 7 * cells:
             self.first = np.empty(7 * cells, dtype=np.float32)
             # each of DEEPEST generations adds at most three waiting cells for each of a chunk
@@ -47,13 +45,18 @@ class Scratch:
             self.lines = np.empty((4, across + 12), dtype=np.float32)
         if self.samples.shape[1] < 2 * across + 4 * LANES:
             self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
-        return self.first[: 7 * cells].reshape(7, n_y, n_x)
 
-    def hold_grid(self, size: int, name: str = "grid") -> Images:
-        """Return a scratch grid of ``size`` x ``size`` nodes: "grid", or "part" of the light of another."""
-        if self.grids[name].size < size * size:
-            self.grids[name] = np.empty(size * size, dtype=np.float32)
-        return self.grids[name][: size * size].reshape(size, size)
+    def hold_grid(self, size: int, name: str = "grid", count: int = 1) -> Images:
+        """Return ``count`` scratch grids of ``size`` nodes a side: "grid", or "part" of another's light."""
+        if self.grids[name].size < count * size * size:
+            self.grids[name] = np.empty(count * size * size, dtype=np.float32)
+        return self.grids[name][: count * size * size].reshape(count, size, size)
+
+    def hold_buffers(self, size: int) -> Buffers:
+        """Return scratch for the transforms of grids of that size; those of one size are kept."""
+        if self.buffers is None or self.buffers.size != size:
+            self.buffers = Buffers(size)
+        return self.buffers
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of at least ``count`` samples."""

@@ -12,13 +12,14 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine import fftw
 from arcforge.engine.errors import RenderError
+from arcforge.engine.fourier import LEAST_SIDE, steps
 from arcforge.engine.gridding import grid_response, gridding_table, node_type
 from arcforge.engine.layout import COARSEST, Layout, layout
 from arcforge.engine.low_rank import Terms, cheap_terms
@@ -27,12 +28,14 @@ from arcforge.engine.rays import KINDS, Folded, fold
 from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
 from arcforge.engine.threads import for_each, usable_threads
 from arcforge.engine.variants import Variant
-from arcforge.kernels.adaptive import adaptive_grid
-from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_NONE
+from arcforge.kernels.adaptive import adaptive_grids
+from arcforge.kernels.codes import CONTROL, PSF_GAUSSIAN, PSF_IMAGE, PSF_MOFFAT, PSF_NONE
+from arcforge.kernels.fourier import convolve_rows
 from arcforge.kernels.lanes import LANES
 from arcforge.kernels.low_rank import convolve_low_rank
 from arcforge.kernels.separable import convolve_gaussians
-from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials
+from arcforge.kernels.spread import BASE
+from arcforge.kernels.transfer import apply_even, apply_images
 from arcforge.kernels.uniform import uniform_grid
 
 if TYPE_CHECKING:
@@ -44,10 +47,13 @@ Images = NDArray[np.float32]
 Floating = NDArray[np.floating]
 ROWS_A_TASK = 16
 _OWN = threading.local()  # a thread's Scratch
-# Stamps transformed by one call. Every call gives up the GIL and has to get it back, which costs threads more
-# than the cache misses of four stamps' spectra; those of a large grid fill the cache by themselves.
-_STAMPS_AT_ONCE, _LARGE_GRID = 4, 160
-_NO_GRID = (0, 0, False, False)
+_LEAST_A_TASK = 4
+# Nodes of the grids that one call fills and the next convolves. Every call gives up the GIL and has to get it
+# back, which costs threads more than grids that leave the level-2 cache for the third.
+_NODES_AT_ONCE = 160_000
+_TOGETHER = 3
+_NO_IMAGE: Images = np.empty((1, 0), dtype=np.float32)
+_NO_TABLE: Images = np.zeros(2, dtype=np.float32)
 # Gaussians are convolved in two passes where their weights are few: narrower ones have power at the grid's
 # highest frequency, which makes weights that do not end. Weights below this level are left out (times
 # rtol / 1e-3).
@@ -141,37 +147,52 @@ def _separable_radii(sigma_nodes: Floating, rtol: float) -> NDArray[np.int64]:
     return np.where(fits[:, None], radii, 0.0).astype(np.int64)
 
 
-def _fill_grid(work: Scratch, batch: _Batch, row: int, grid: Images) -> None:
-    """Evaluate the row's light for unit flux on its grid."""
+def _fill_grids(work: Scratch, batch: _Batch, rows: list[int], grids: Images, report: Floating) -> None:
+    """Evaluate the light of rows for unit flux on their grids (k, size, size), all alike.
+
+    ``report`` (k, 3) is filled as ``adaptive_grids`` does, by that one only.
+    """
     where, options = batch.where, batch.options
-    nodes, bounds = int(where.nodes_per_pixel[row]), where.bounds[row]
-    origin = -0.5 * (options.stamp_size - 1) - where.first[row] / nodes
-    kind, fields = KINDS[batch.rays.kinds[row]], batch.rays.fields[row]
-    samples = options.variant.samples
-    if batch.sources is not None and batch.sources.is_image(row):
-        model = batch.columns.psf_model[row]
+    first = rows[0]
+    nodes, size = int(where.nodes_per_pixel[first]), grids.shape[1]
+    origin = -0.5 * (options.stamp_size - 1) - where.first[first] / nodes
+    kind, fields = KINDS[batch.rays.kinds[first]], batch.rays.fields
+    model, samples = batch.columns.psf_model[first], options.variant.samples
+    if batch.sources is not None and batch.sources.is_image(first):
         passed = 1 if model == PSF_IMAGE else nodes
-        boxed = bool(model == PSF_NONE)
-        batch.sources.fill(row, kind, fields, origin, nodes, bounds, options.rtol, boxed, grid, passed)
+        for grid, row in zip(grids, rows, strict=True):
+            batch.sources.fill(
+                row, kind, fields[row], origin, nodes, where.bounds[row], options.rtol,
+                bool(model == PSF_NONE), grid, passed,
+            )  # fmt: skip
         return
     if samples:
-        line = work.hold_line(samples * grid.shape[0] + LANES)
-        stamp = where.first[row] + np.array([0, options.stamp_size])
+        line = work.hold_line(samples * size + LANES)
+        stamp = where.first[first] + np.array([0, options.stamp_size])
         beside = options.variant.samples_beside
-        uniform_grid(kind, fields, samples, beside, origin, bounds, stamp, line, grid)
+        for grid, row in zip(grids, rows, strict=True):
+            uniform_grid(kind, fields[row], samples, beside, origin, where.bounds[row], stamp, line, grid)
         return
-    first = work.hold(int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2]))
+    bounds = where.bounds[rows]
+    up, across = (bounds[:, 1] - bounds[:, 0]) // BASE, (bounds[:, 3] - bounds[:, 2]) // BASE
+    work.hold(int((up * across).max()), int(BASE * across.max()))
     table, stencil = gridding_table()
-    boxed = bool(batch.columns.psf_model[row] == PSF_NONE)
-    eta = cell_tolerance(options.rtol) * (_OFF_STAMP if where.beyond[row] else 1.0)
-    adaptive_grid(
-        kind, fields, np.float32(eta), where.peak_floor[row],
-        int(where.window[row]), boxed, batch.effort is not None, np.float32(origin), np.float32(nodes),
-        bounds, table, stencil, first, work.stack_place, work.stack_node, work.lines, work.samples,
-        work.cells, work.nodes, work.weights, work.hold_grid(grid.shape[0], "part"), grid, work.report,
+    eta = cell_tolerance(options.rtol) * np.where(where.beyond[rows], _OFF_STAMP, 1.0)
+    adaptive_grids(
+        kind, fields[rows], eta.astype(np.float32), where.peak_floor[rows], where.window[rows],
+        bool(model == PSF_NONE), batch.effort is not None, np.float32(origin), np.float32(nodes),
+        bounds, table, stencil, work.first, work.stack_place, work.stack_node, work.lines, work.samples,
+        work.cells, work.nodes, work.weights, work.hold_grid(size, "part")[0], grids, report,
     )  # fmt: skip
     if batch.effort is not None:
-        batch.effort[row] = work.report
+        batch.effort[rows] = report
+
+
+def _fill_one(work: Scratch, batch: _Batch, row: int, grid: Images) -> Floating:
+    """Evaluate the light of one row, and return its report."""
+    report: Floating = np.zeros((1, 3))
+    _fill_grids(work, batch, [row], grid[None], report)
+    return np.asarray(report[0])
 
 
 def _render_unconvolved(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
@@ -184,7 +205,7 @@ def _render_unconvolved(work: Scratch, batch: _Batch, row: int, out: Images) -> 
         return
     stamp_size, size = out.shape[-1], int(where.size[row])
     grid = np.empty((size, size), dtype=np.float32)
-    _fill_grid(work, batch, row, grid)
+    _fill_one(work, batch, row, grid)
     if batch.magnification is not None:
         batch.magnification[row] = grid.sum(dtype=np.float64)
     flux = columns.src_flux_nmgy[row].astype(np.float32)
@@ -192,50 +213,78 @@ def _render_unconvolved(work: Scratch, batch: _Batch, row: int, out: Images) -> 
 
 
 def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) -> None:
-    """Render a few rows with PSFs, of one grid, into their places in ``out``."""
-    where, options = batch.where, batch.options
-    n_bands, stamp_size = out.shape[1:3]
-    size, nodes = int(where.size[rows[0]]), int(where.nodes_per_pixel[rows[0]])
-    first, double = int(where.first[rows[0]]), bool(where.outside[rows[0]])
-    wanted = slice(first, first + stamp_size * nodes, nodes)
-    by_image = bool(batch.columns.psf_model[rows[0]] == PSF_IMAGE)
+    """Render rows that share grid, lens, PSF model and beta or image, into their places in ``out``."""
+    where, options, columns = batch.where, batch.options, batch.columns
+    one = rows[0]
+    size, nodes, first = int(where.size[one]), int(where.nodes_per_pixel[one]), int(where.first[one])
+    grids = work.hold_grid(size, count=len(rows))
+    _fill_grids(work, batch, rows, grids, np.empty((len(rows), 3)))
     # A PSF image passes nothing that its own pixels cannot hold: all that it leaves lies in the spectrum of a
     # grid of one node a pixel, whose inverse takes a fraction of the time.
-    is_cropped = by_image and nodes > 1
-    plans = fftw.transforms(size, 1 if is_cropped else n_bands, len(rows), wanted, double=double)
+    model, period, apart, psf = columns.psf_model[one], size, nodes, _NO_IMAGE
+    if model == PSF_IMAGE:
+        assert batch.images is not None
+        period, apart = size // nodes, 1
+        psf = batch.images.spectra(int(columns.psf_id[one]), period, nodes == 1)
+    table = _table(float(columns.moffat_beta[one]), False) if model == PSF_MOFFAT else _NO_TABLE
+    response = grid_response(size, nodes, options.boxed, options.variant.samples, False)
+    held, sums = work.hold_buffers(size), np.empty(len(rows))
+    convolve_rows(
+        grids, where.bounds[rows][:, 2:] + _REACHED[2:], psf, bool(model == PSF_GAUSSIAN),
+        batch.widths_pix[rows], table, MOFFAT_NODES_PER_UNIT, response, nodes, batch.scales[rows],
+        first // nodes * apart, apart, *steps(size), period, *steps(period), held.quarter(period), held.a,
+        held.b, held.z, held.pair, held.turned, held.spectrum, sums, np.array(rows), out,
+    )  # fmt: skip
+    if batch.magnification is not None:
+        unspread = float(grid_response(size, nodes, False, options.variant.samples, False)[0]) ** 2
+        batch.magnification[rows] = sums * unspread
+
+
+def _render_double(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
+    """Render a row with float64 transforms into ``out`` (bands, ny, nx): its light may lie off the stamp."""
+    where, options, columns = batch.where, batch.options, batch.columns
+    n_bands, stamp_size = out.shape[:2]
+    size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
+    wanted = slice(first, first + stamp_size * nodes, nodes)
+    is_cropped = bool(columns.psf_model[row] == PSF_IMAGE and nodes > 1)
+    plans = fftw.transforms(size, 1 if is_cropped else n_bands, wanted)
     back = plans
     if is_cropped:
         wanted = slice(first // nodes, first // nodes + stamp_size)
-        back = fftw.transforms(size // nodes, n_bands, len(rows), wanted, double=double)
-    for k, row in enumerate(rows):
-        if double:
-            grid = np.empty((size, size), dtype=np.float32)
-            _fill_grid(work, batch, row, grid)
-            plans.grid[k] = grid
-        else:
-            _fill_grid(work, batch, row, plans.grid[k])
+        back = fftw.transforms(size // nodes, n_bands, wanted)
+    grid = work.hold_grid(size)[0]
+    _fill_one(work, batch, row, grid)
+    plans.grid[:] = grid
     plans.forward()
     samples = options.variant.samples
-    response = grid_response(size, nodes, options.boxed, samples, double)
-    # the sum of all nodes, for a source of unit flux, less what gridding and pixel response make of it
-    unspread = float(grid_response(size, nodes, False, samples, double)[0]) ** 2
-    for k, row in enumerate(rows):
-        if batch.magnification is not None:
-            batch.magnification[row] = float(plans.spectrum[k, 0, 0]) * unspread
-        if by_image:
-            _apply_image(batch, row, plans.spectrum[k], response, nodes, back.band_spectra[k])
-        else:
-            _apply_psf(batch, row, plans, k, response, nodes)
+    response = grid_response(size, nodes, options.boxed, samples, True)
+    if batch.magnification is not None:
+        # the sum of all nodes, for a source of unit flux, less what gridding makes of it
+        unspread = float(grid_response(size, nodes, False, samples, True)[0]) ** 2
+        batch.magnification[row] = float(plans.spectrum[0, 0]) * unspread
+    if columns.psf_model[row] == PSF_IMAGE:
+        assert batch.images is not None
+        transforms = batch.images.transform(int(columns.psf_id[row]), back.spectrum.shape[0], nodes == 1)
+        apply_images(
+            plans.spectrum, transforms.view(np.float64), response, batch.scales[row], back.band_spectra
+        )
+    else:
+        gaussian = bool(columns.psf_model[row] == PSF_GAUSSIAN)
+        table = _table(float(columns.moffat_beta[row]), True)
+        apply_even(
+            plans.spectrum, gaussian, batch.widths_pix[row], table, MOFFAT_NODES_PER_UNIT, response, nodes,
+            batch.scales[row], plans.quarter, plans.line, plans.band_spectra,
+        )  # fmt: skip
     back.inverse()
-    out[rows] = back.images[..., wanted]
+    out[:] = back.images[..., wanted]
 
 
 def _render_separable(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
     """Render a row with Gaussian PSFs, or images in terms, into ``out`` (bands, ny, nx): no transforms."""
     where, options = batch.where, batch.options
     size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
-    grid = work.hold_grid(size)
-    _fill_grid(work, batch, row, grid)
+    grid = work.hold_grid(size)[0]
+    _fill_one(work, batch, row, grid)
     samples, lit, scales = options.variant.samples, where.bounds[row] + _REACHED, batch.scales[row] * size**2
     nodes_across = max(out.shape[-1] * nodes, LANES)
     line = work.hold_line(nodes_across + max(size, nodes_across + 2 * (MOST_RADIUS_NODES + LANES)))
@@ -260,34 +309,6 @@ def _cosines(size: int) -> NDArray[np.float64]:
     return np.cos(2.0 * np.pi * np.arange(size) / size)
 
 
-def _apply_psf(
-    batch: _Batch, row: int, plans: fftw.Transforms, k: int, response: Floating, nodes: int
-) -> None:
-    """Multiply the spectrum of a row, the ``k``-th of the plans', by every band's PSF."""
-    columns = batch.columns
-    spectrum, spectra = plans.spectrum[k], plans.band_spectra[k]
-    widths, scales = batch.widths_pix[row], batch.scales[row]
-    if columns.psf_model[row] == PSF_GAUSSIAN:
-        apply_gaussians(spectrum, widths, response, nodes, scales, plans.line, spectra)
-    else:
-        table = _table(float(columns.moffat_beta[row]), spectrum.dtype == np.float64)
-        apply_radials(
-            spectrum, widths, table, MOFFAT_NODES_PER_UNIT, response, nodes, scales, plans.quarter,
-            plans.line, spectra,
-        )  # fmt: skip
-
-
-def _apply_image(
-    batch: _Batch, row: int, spectrum: Floating, response: Floating, nodes: int, spectra: Floating
-) -> None:
-    """Multiply the spectrum of a row by the transforms of its PSF images."""
-    assert batch.images is not None
-    double = spectrum.dtype == np.float64
-    period, psf_id = spectra.shape[1], int(batch.columns.psf_id[row])
-    transforms = batch.images.transform(psf_id, period, nodes == 1, double)
-    apply_images(spectrum, transforms.view(spectrum.dtype), response, batch.scales[row], spectra)
-
-
 @lru_cache(maxsize=64)
 def _table(beta: float, double: bool) -> Floating:
     return np.ascontiguousarray(moffat_table(beta).astype(node_type(double)))
@@ -308,44 +329,48 @@ def render(
     if effort is not None:
         effort[:] = np.nan
     batch = make_batch(columns, options, images, sources, magnification, effort)
-    order, grids = _in_order(batch)
+    order, alike = _in_order(batch)
     used = usable_threads(threads)
-    size = min(ROWS_A_TASK, max(_STAMPS_AT_ONCE, len(order) // (2 * used)))
+    size = min(ROWS_A_TASK, max(_LEAST_A_TASK, len(order) // (2 * used)))
     # large grids come last in the order; begun first, they leave no thread waiting for another at the end
     tasks = [order[i : i + size] for i in range(0, len(order), size)][::-1]
 
     def run(rows: NDArray[np.int64]) -> None:
         if not hasattr(_OWN, "work"):
             _OWN.work = Scratch()
-        work = _OWN.work
-        for grid, alike in groupby(rows.tolist(), grids.__getitem__):
-            members = list(alike)
-            if grid == _NO_GRID:
+        for (way, nodes, *_), group in groupby(rows.tolist(), alike.__getitem__):
+            members = list(group)
+            if way == _TOGETHER:
+                step = max(1, _NODES_AT_ONCE // nodes**2)
+                for i in range(0, len(members), step):
+                    _render_alike(_OWN.work, batch, members[i : i + step], out)
+            else:
                 for row in members:
-                    in_passes = batch.radii[row].any() or row in batch.terms
-                    alone = _render_separable if in_passes else _render_unconvolved
-                    alone(work, batch, row, out[row])
-                continue
-            step = _STAMPS_AT_ONCE if grid[0] <= _LARGE_GRID else 1
-            for i in range(0, len(members), step):
-                _render_alike(work, batch, members[i : i + step], out)
+                    _ALONE[way](_OWN.work, batch, row, out[row])
 
     for_each(run, tasks, used)
 
 
-def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[int, int, bool, bool]]]:
-    """Return the rows in the order to render them, and the grid of every row.
+_ALONE = (_render_unconvolved, _render_separable, _render_double)
 
-    Neighbours share a grid: they are transformed together, and their buffers stay in a thread's cache. Then
-    a PSF image, so that its transform is at hand.
+
+def _in_order(batch: _Batch) -> tuple[NDArray[np.int64], list[tuple[Any, ...]]]:
+    """Return the rows in the order to render them, and of every row what those rendered with it share.
+
+    The way (a place in ``_ALONE``, or ``_TOGETHER``), nodes a side and a pixel; lens, PSF and kind of source.
     """
     columns, where = batch.columns, batch.where
-    plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL) | batch.radii.any(axis=1)
-    plain[list(batch.terms)] = True
-    keys = where.size, where.nodes_per_pixel, where.outside, columns.psf_model == PSF_IMAGE
-    order = np.lexsort((columns.psf_id, *keys[::-1], plain))
-    grids = zip(*(key.tolist() for key in keys), strict=True)
-    return order, [_NO_GRID if p else grid for p, grid in zip(plain.tolist(), grids, strict=True)]
+    passes: NDArray[np.bool_] = np.asarray(batch.radii.any(axis=1))
+    passes[list(batch.terms)] = True
+    plain = (columns.psf_model == PSF_NONE) | (columns.lens_model == CONTROL)
+    double = where.outside | (batch.options.stamp_size < LEAST_SIDE)
+    way = np.select([plain, passes, double], [0, 1, 2], _TOGETHER)
+    image = batch.sources.number >= 0 if batch.sources is not None else np.zeros(len(way))
+    beta = np.where(columns.psf_model == PSF_MOFFAT, columns.moffat_beta, 0.0)
+    psf_id = np.where(columns.psf_model == PSF_IMAGE, columns.psf_id, 0)
+    keys = way, where.size, where.nodes_per_pixel, batch.rays.kinds, columns.psf_model, image, beta, psf_id
+    order = np.lexsort(keys[::-1])
+    return order, list(zip(*(key.tolist() for key in keys), strict=True))
 
 
 def _check_images(columns: RenderColumns, images: PsfImages | None) -> None:

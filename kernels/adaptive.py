@@ -137,24 +137,24 @@ def sample_cells(kind, fields, xs, ys, count, width, value_scale, error_scale, v
 
 
 @jit
-def adaptive_grid(
+def adaptive_grids(
     kind, fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
-    stack_place, stack_node, lines, samples, cells, nodes, weights, part, grid, report,
+    stack_place, stack_node, lines, samples, cells, nodes, weights, part, grids, reports,
 ):  # fmt: skip
-    """Fill ``grid`` with one row's light for unit flux [per node], every cell within the tolerance.
+    """Fill ``grids`` with rows' light for unit flux [per node], every cell within the tolerance.
 
     Parameters
     ----------
     kind : NamedTuple
-        Lens model, one of ``lenses.LENSES``.
-    fields : float32 (n,)
-        The folded row.
-    eta : float32
+        Lens model of all rows, one of ``lenses.LENSES``.
+    fields : float32 (k, n)
+        The folded rows.
+    eta : float32 (k,)
         Tolerance of a cell, as a fraction of the image's peak.
-    floor : float32
+    floor : float32 (k,)
         What that peak is at least [1 / pix], whatever the first samples show: they may all miss a tiny
         source.
-    window : int
+    window : int64 (k,)
         First cells over which light is averaged to estimate that peak: the PSF's width.
     boxed : bool
         Add samples to their own node (no PSF) instead of spreading them; every first cell is divided then.
@@ -162,11 +162,11 @@ def adaptive_grid(
         Also sum up the accepted cells' bounds.
     origin, nodes_per_pixel : float32
         Position of node 0 [pix from the stamp's centre]; nodes a pixel.
-    bounds : int64 (4,)
+    bounds : int64 (k, 4)
         Nodes that hold light: first and end in y, then in x; an even number of each.
     table, stencil : float32 (513 * 8,), (2, 8)
         Gridding weights by position, and those of a first cell's two positions.
-    first : float32 (7, first cells in y, first cells in x)
+    first : float32 (>= 7 * first cells of any row,)
         Scratch: four samples, the bound and two more values of every first cell.
     stack_place, stack_node : float32 (capacity, 2), int32 (capacity, 3)
         Scratch: centre of waiting cells; lower node (y, x) of their first cell, how often they were divided.
@@ -177,20 +177,36 @@ def adaptive_grid(
         Scratch.
     part : float32 (size, size)
         Scratch.
-    grid : float32 (size, size)
+    grids : float32 (k, size, size)
         Output.
-    report : float64 (3,)
+    reports : float64 (k, 3)
         Output: samples taken, cells divided, and the bound on the relative error of the convolved image.
     """
-    # loops: an assignment to a slice takes a quarter of a second more to compile
-    for j in range(grid.shape[0]):
-        for i in range(grid.shape[1]):
-            grid[j, i] = F(0.0)
-    for k in range(report.size):
-        report[k] = 0.0
+    for row in range(grids.shape[0]):
+        grid, report, limits = grids[row], reports[row], bounds[row]
+        # loops: an assignment to a slice takes a quarter of a second more to compile
+        for j in range(grid.shape[0]):
+            for i in range(grid.shape[1]):
+                grid[j, i] = F(0.0)
+        for k in range(report.size):
+            report[k] = 0.0
+        n_y, n_x = (limits[1] - limits[0]) // BASE, (limits[3] - limits[2]) // BASE
+        if n_y > 0 and n_x > 0:
+            cells_of_row = first[: 7 * n_y * n_x].reshape(7, n_y, n_x)
+            adaptive_grid(
+                kind, fields[row], eta[row], floor[row], window[row], boxed, estimate, origin,
+                nodes_per_pixel, limits, table, stencil, cells_of_row, stack_place, stack_node, lines,
+                samples, cells, nodes, weights, part, grid, report,
+            )  # fmt: skip
+
+
+@inline
+def adaptive_grid(
+    kind, fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
+    stack_place, stack_node, lines, samples, cells, nodes, weights, part, grid, report,
+):  # fmt: skip
+    """Fill one row's ``grid``, which is empty, as ``report`` is; ``first`` (7, cells in y, cells in x)."""
     n_y, n_x = first.shape[1], first.shape[2]
-    if n_y * n_x == 0:
-        return
     errors, flux, sums = first[4], first[5], first[6]
     width = F(BASE) / nodes_per_pixel
     x_first = origin + (F(bounds[2]) + F(0.5 * (BASE - 1))) / nodes_per_pixel

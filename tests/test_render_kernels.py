@@ -19,7 +19,7 @@ from arcforge.engine.layout import Layout, layout
 from arcforge.engine.rays import KINDS, fold, sersic_bn
 from arcforge.engine.render import render_batch, render_rows
 from arcforge.kernels import spread
-from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grid
+from arcforge.kernels.adaptive import CHUNK, DEEPEST, adaptive_grids
 from arcforge.kernels.lanes import LANES
 from arcforge.kernels.lens_sie import N_PARAMETERS
 from arcforge.kernels.ray import N_FIELDS, source_points
@@ -203,20 +203,18 @@ def _adaptive(
     up, across = int(bounds[1] - bounds[0]), int(bounds[3] - bounds[2])
     cells = -(-up // BASE) * -(-across // BASE)
     table, stencil = gridding_table()
-    grid, report = np.full((size, size), np.nan, dtype=np.float32), np.full(3, np.nan)
+    grids, reports = np.full((1, size, size), np.nan, dtype=np.float32), np.full((1, 3), np.nan)
     origin = -0.5 * (SIZE - 1) - where.first[0] / where.nodes_per_pixel[0]
     room = cells + 3 * CHUNK * DEEPEST
-    adaptive_grid(
-        KINDS[rays.kinds[0]], rays.fields[0], F(2.0 * rtol), where.peak_floor[0], int(where.window[0]),
-        boxed, True, F(origin),
-        F(where.nodes_per_pixel[0]), bounds, table, stencil,
-        np.empty((7, up // BASE, across // BASE), dtype=np.float32),
-        np.empty((room, 2), dtype=np.float32), np.empty((room, 3), dtype=np.int32),
-        np.empty((4, across + 12), dtype=np.float32),
-        np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=np.float32),
-        np.empty((2, CHUNK), dtype=np.float32), np.empty((5, CHUNK), dtype=np.int32),
-        np.empty(12 * REACH, dtype=np.float32), np.empty_like(grid), grid, report,
+    adaptive_grids(
+        KINDS[rays.kinds[0]], rays.fields, np.array([2.0 * rtol], dtype=F), where.peak_floor, where.window,
+        boxed, True, F(origin), F(where.nodes_per_pixel[0]), where.bounds, table, stencil,
+        np.empty(7 * cells, dtype=F), np.empty((room, 2), dtype=F), np.empty((room, 3), dtype=np.int32),
+        np.empty((4, across + 12), dtype=F), np.empty((4, max(16 * CHUNK, 2 * across + 4 * LANES)), dtype=F),
+        np.empty((2, CHUNK), dtype=F), np.empty((5, CHUNK), dtype=np.int32),
+        np.empty(12 * REACH, dtype=F), np.empty_like(grids[0]), grids, reports,
     )  # fmt: skip
+    grid, report = grids[0], reports[0]
     return grid, report, where
 
 
@@ -296,16 +294,15 @@ def test_without_psf_samples_go_to_their_own_pixel(lens_rows: Any) -> None:
 
 def test_empty_bounds_give_an_empty_grid(lens_rows: Any) -> None:
     """A source so far away that its light stays off the grid."""
-    fields = np.zeros(N_FIELDS + N_PARAMETERS, dtype=np.float32)
-    grid, report = np.full((8, 8), np.nan, dtype=np.float32), np.full(3, np.nan)
+    fields = np.zeros((1, N_FIELDS + N_PARAMETERS), dtype=np.float32)
+    grid, report = np.full((1, 8, 8), np.nan, dtype=np.float32), np.full((1, 3), np.nan)
     scratch, places = np.empty((16, 64), dtype=np.float32), np.empty((8, 3), dtype=np.int32)
     table, stencil = gridding_table()
-    adaptive_grid(
-        KINDS[0], fields, F(1e-3), F(1.0), 1, False, False, F(-4.0), F(1.0), np.array([4, 4, 4, 6]),
-        table, stencil,
-        np.empty((7, 0, 1), dtype=np.float32), np.empty((8, 2), dtype=np.float32), places, scratch[:4],
-        scratch[:4], scratch, np.empty((2, 64), dtype=np.int32), np.empty(64, dtype=np.float32), grid.copy(),
-        grid, report,
+    adaptive_grids(
+        KINDS[0], fields, np.array([1e-3], dtype=F), np.ones(1, dtype=F), np.ones(1, dtype=np.int64), False,
+        False, F(-4.0), F(1.0), np.array([[4, 4, 4, 6]]), table, stencil, np.empty(0, dtype=F),
+        np.empty((8, 2), dtype=F), places, scratch[:4], scratch[:4], scratch,
+        np.empty((2, 64), dtype=np.int32), np.empty(64, dtype=F), grid[0].copy(), grid, report,
     )  # fmt: skip
     assert not grid.any()
     assert not report.any()

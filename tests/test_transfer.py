@@ -17,7 +17,7 @@ from arcforge.engine.psf import (
     reach,
 )
 from arcforge.kernels.codes import PSF_GAUSSIAN, PSF_MOFFAT, PSF_NONE
-from arcforge.kernels.transfer import apply_gaussians, apply_images, apply_radials, frequency
+from arcforge.kernels.transfer import apply_even, apply_images, frequency
 
 SIZES = [8, 9, 12]  # even, odd, and one whose half is even
 
@@ -58,8 +58,11 @@ def test_frequencies_are_those_of_the_fft(size: int, nodes: int) -> None:
 def test_gaussian_is_multiplied_in_at_every_frequency(size: int, real: type) -> None:
     spectrum, response, k = _scene(size, real)
     sigmas, nodes, scales = np.array([0.7, 1.1]), 2, np.array([1.5, 0.2])
-    out, _, line = _unset(spectrum, 2)
-    apply_gaussians(spectrum.view(real), sigmas, response, nodes, scales, line, out.view(real))
+    out, quarter, line = _unset(spectrum, 2)
+    apply_even(
+        spectrum.view(real), True, sigmas, np.zeros(2, real), 1, response, nodes, scales, quarter, line,
+        out.view(real),
+    )  # fmt: skip
     k2 = k[:, None] ** 2 + k[None, : size // 2 + 1] ** 2
     transform = np.exp(-2.0 * (np.pi * sigmas[:, None, None] * nodes) ** 2 * k2)
     expected = spectrum * scales[:, None, None] * transform
@@ -77,9 +80,10 @@ def test_radial_transform_is_multiplied_in_at_every_frequency(size: int, real: t
     # any function of z will do
     table = np.exp(-0.5 * (np.arange(40 * per_unit) / per_unit) ** 2).astype(real)
     out, quarter, line = _unset(spectrum, 2)
-    apply_radials(
-        spectrum.view(real), radii, table, per_unit, response, nodes, scales, quarter, line, out.view(real)
-    )
+    apply_even(
+        spectrum.view(real), False, radii, table, per_unit, response, nodes, scales, quarter, line,
+        out.view(real),
+    )  # fmt: skip
     half = np.abs(np.fft.fftfreq(size)[: size // 2 + 1])
     z = 2.0 * np.pi * radii[:, None, None] * nodes * np.hypot(k[:, None], half[None, :])
     expected = spectrum * scales[:, None, None] * np.exp(-0.5 * z**2)
@@ -92,9 +96,9 @@ def test_radial_transform_ends_with_its_table() -> None:
     spectrum, _, _ = _scene(8, np.float64)
     (out,), quarter, line = _unset(spectrum, 1)
     table = np.linspace(1.0, 0.0, 11)  # reaches z = 1; the grid's highest z is far beyond
-    apply_radials(
-        spectrum.view(float), np.array([50.0]), table, 10.0, np.ones(8), 1.0, np.ones(1), quarter, line,
-        out[None].view(float),
+    apply_even(
+        spectrum.view(float), False, np.array([50.0]), table, 10.0, np.ones(8), 1.0, np.ones(1), quarter,
+        line, out[None].view(float),
     )  # fmt: skip
     assert out[0, 0] == spectrum[0, 0]
     out[0, 0] = 0.0

@@ -84,9 +84,9 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("D1", "Pairing: stamp and control share their noise", True, sky.check_pairing),
     Check("D2", "Splits share no host", True, integrity.check_splits),
-    Check("S0", "Self-test: controls against controls give 0.5", True, selftest.check_null, True),
+    Check("S0", "Self-test: controls against controls give 0.5", True, selftest.check_null, beside=True),
     Check("S1", "Self-test: planted faults are found", True, selftest.check_planted),
-    Check("G1", "Core gate: logistic regression on the central box", True, _check_gate, True),
+    Check("G1", "Core gate: logistic regression on the central box", True, _check_gate, beside=True),
     Check("P1", "Test 1: outer annulus, observed and predicted", True, four_tests.check_outer_annulus),
     Check(
         "P2", "Test 2: regression of core light, observed and predicted", True, four_tests.check_regression
@@ -110,9 +110,9 @@ CHECKS: tuple[Check, ...] = (
         "What is not pixels: zeros, repeats, rounding, order, columns",
         False,
         gates.check_artefacts,
-        True,
+        beside=True,
     ),
-    Check("G2", "Gates on other features, and ungrouped folds", False, gates.check_family, True),
+    Check("G2", "Gates on other features, and ungrouped folds", False, gates.check_family, beside=True),
     Check("G4", "Core gate by theta_E, PSF and flux", False, gates.check_strata),
     Check("G5", "Arcs against the set's own negatives", False, own_negatives.check_own_negatives),
     Check("G3", "Gate with the core masked, by radius", False, masks.check_mask_sweep),
