@@ -8,6 +8,7 @@ read and never a pixel. Fill is NaN: a shard that is not there cannot pass for a
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from arcforge.engine.errors import StoreCorruptError
 from arcforge.engine.places import is_object
-from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression, encode_shard
+from arcforge.engine.shards import DEFAULT_COMPRESSION, Compression, encode_shard, room_for
 
 Pixels = NDArray[np.float32]
 Encoded = dict[str, bytes | memoryview]  # by path relative to the store
@@ -75,6 +76,7 @@ class ImageArray:
     ) -> None:
         self.path = path
         self._chunk_rows, self._shard_rows, self._compression = chunk_rows, shard_rows, compression
+        self._row_bytes = 4 * math.prod(shape[1:])
         self._files: dict[str, Any] = {}
         self._own = threading.local()
         codecs: list[Any] = [zarr.codecs.Crc32cCodec()]
@@ -109,8 +111,9 @@ class ImageArray:
 
         It lies in memory that belongs to the thread: the thread's next shard overwrites it.
         """
-        into = self._own.__dict__.setdefault("file", bytearray())
-        data = encode_shard(pixels, self._chunk_rows, self._shard_rows, self._compression, into)
+        if not hasattr(self._own, "file"):
+            self._own.file = room_for(self._shard_rows, self._chunk_rows, self._row_bytes)
+        data = encode_shard(pixels, self._chunk_rows, self._shard_rows, self._compression, self._own.file)
         return {shard_key(self.path, shard): data}
 
 

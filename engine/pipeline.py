@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# One thread pairs, encodes and writes what some eight threads render.
-_RENDERERS_A_WRITER, _MOST_WRITERS = 8, 4
+# One thread pairs, encodes and writes what some four threads render; one more has work while another waits
+# for the disk.
+_RENDERERS_A_WRITER, _MOST_WRITERS = 4, 4
 
 
 def write_shards(
@@ -52,7 +53,7 @@ def write_shards(
         Called with the number of rows of each shard that is rendered.
     """
     plan = run.plan
-    n_writers = min(_MOST_WRITERS, 1 + usable_threads(threads) // _RENDERERS_A_WRITER)
+    n_writers = min(_MOST_WRITERS, 2 + usable_threads(threads) // _RENDERERS_A_WRITER)
     host_rows = count_host_rows(run.rows, plan.n_hosts)
     # Pages that were touched before: fresh memory costs as much as copying it.
     free: queue.SimpleQueue[Pixels] = queue.SimpleQueue()

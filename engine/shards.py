@@ -8,6 +8,7 @@ compressed from where it lies. The tests compare the bytes with zarr's.
 
 from __future__ import annotations
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -35,12 +36,18 @@ DEFAULT_COMPRESSION = Compression("lz4", 5, "shuffle")
 _SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 
+def room_for(shard_rows: int, chunk_rows: int, row_bytes: int) -> mmap.mmap:
+    """Return memory that holds the file of any shard, whole pages: pages not written to take no memory."""
+    per_chunk = chunk_rows * row_bytes + blosc.MAX_OVERHEAD + CHECKSUM_BYTES + 2 * np.dtype("<u8").itemsize
+    return mmap.mmap(-1, shard_rows // chunk_rows * per_chunk + CHECKSUM_BYTES)
+
+
 def encode_shard(
     pixels: NDArray[np.float32],
     chunk_rows: int,
     shard_rows: int,
     compression: Compression | None,
-    into: bytearray | None = None,
+    into: mmap.mmap | None = None,
 ) -> memoryview:
     """Return the file of one shard.
 
@@ -53,10 +60,10 @@ def encode_shard(
     compression
         None: chunks are stored as they are. Either way each has its CRC-32C.
     into
-        Where the file goes, made longer where it must be: fresh memory costs as much as a copy. What is
-        returned is a view of it.
+        Where the file goes, from ``room_for``; what is returned is a view of it. Fresh memory costs as much
+        as a copy.
     """
-    into = bytearray() if into is None else into
+    into = room_for(shard_rows, chunk_rows, pixels[0].nbytes) if into is None else into
     # In the main thread, blosc starts threads of its own, which leave their blocks in the order they finish.
     with ThreadPoolExecutor(1, thread_name_prefix="arcforge-encoder") as pool:
         size = pool.submit(_encode_shard, pixels, chunk_rows, shard_rows, compression, into).result()
@@ -68,7 +75,7 @@ def _encode_shard(
     chunk_rows: int,
     shard_rows: int,
     compression: Compression | None,
-    into: bytearray,
+    into: mmap.mmap,
 ) -> int:
     """Write the shard to the start of ``into`` and return its length."""
     index = np.full((shard_rows // chunk_rows, 2), ABSENT, dtype="<u8")
@@ -84,7 +91,7 @@ def _encode_shard(
     return _append(into, size, index.tobytes())
 
 
-def _append(into: bytearray, size: int, data: bytes) -> int:
+def _append(into: mmap.mmap, size: int, data: bytes) -> int:
     """Put data and their checksum behind the first ``size`` bytes; return the bytes there are then."""
     end = size + len(data)
     into[size:end] = data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import subprocess
@@ -156,3 +157,55 @@ def test_a_part_that_another_plan_committed_first_is_left_to_it(generated, monke
     commit(generated.root, generated.plan, name, {})
     commit(generated.root, generated.plan, name, {})
     assert commits.read_commit(generated.root, generated.plan.sha256, name)["part"] == name
+
+
+def _as_pages(data):
+    pages = mmap.mmap(-1, len(data))
+    pages[:] = data
+    return memoryview(pages)
+
+
+@pytest.mark.parametrize("beyond", [0, 1, durable.BLOCK_BYTES - 1])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_what_is_large_is_written_whole_in_any_memory(tmp_path, beyond, aligned):
+    data = os.urandom(durable._LARGE_BYTES + 3 * durable.BLOCK_BYTES + beyond)
+    durable.place(tmp_path / "file", _as_pages(data) if aligned else memoryview(b"." + data)[1:])
+    assert (tmp_path / "file").read_bytes() == data
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system writes through its page cache only")
+def test_large_files_go_past_the_page_cache(tmp_path, monkeypatch):
+    """Also in several writes, and after one that was cut short in the middle of a block."""
+    data, write, ways = os.urandom(durable._LARGE_BYTES + 100), os.write, []
+
+    def slow(handle, part):
+        ways.append(bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT))
+        return write(handle, part[: 1 << 18])
+
+    monkeypatch.setattr(os, "write", slow)
+    durable.place(tmp_path / "blocks", _as_pages(data))
+    assert (tmp_path / "blocks").read_bytes() == data
+    if True not in ways:
+        pytest.skip("this file system knows no such writes")
+    assert ways == [True] * 4 + [False]
+
+    def cut(handle, part):
+        direct = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT
+        if direct and len(ways) > 6:
+            raise OSError(errno.EINVAL, "not aligned")
+        ways.append(bool(direct))
+        return write(handle, part[: 1 << 18])
+
+    monkeypatch.setattr(os, "write", cut)
+    durable.place(tmp_path / "cut", _as_pages(data))
+    assert (tmp_path / "cut").read_bytes() == data
+
+    def refused(handle, part):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EIO, "broken disk")
+        return write(handle, part)
+
+    monkeypatch.setattr(os, "write", refused)
+    with pytest.raises(StoreError, match=r"broken: cannot be written \(broken disk\)"):
+        durable.place(tmp_path / "broken", _as_pages(data))
+    assert sorted(os.listdir(tmp_path)) == ["blocks", "cut"]
