@@ -182,51 +182,59 @@ def adaptive_grids(
     reports : float64 (k, 3)
         Output: samples taken, cells divided, and the bound on the relative error of the convolved image.
     """
+    width = F(BASE) / nodes_per_pixel
+    area = width * width
+    edge = origin + F(0.5 * (BASE - 1)) / nodes_per_pixel
     for row in range(grids.shape[0]):
-        grid, report, limits = grids[row], reports[row], bounds[row]
+        grid, report, y_node, x_node = grids[row], reports[row], bounds[row, 0], bounds[row, 2]
         # loops: an assignment to a slice takes a quarter of a second more to compile
         for j in range(grid.shape[0]):
             for i in range(grid.shape[1]):
                 grid[j, i] = F(0.0)
         for k in range(report.size):
             report[k] = 0.0
-        n_y, n_x = (limits[1] - limits[0]) // BASE, (limits[3] - limits[2]) // BASE
-        if n_y > 0 and n_x > 0:
-            cells_of_row = first[: 7 * n_y * n_x].reshape(7, n_y, n_x)
-            adaptive_grid(
-                kind, fields[row], eta[row], floor[row], window[row], boxed, estimate, origin,
-                nodes_per_pixel, limits, table, stencil, cells_of_row, stack_place, stack_node, lines,
-                samples, cells, nodes, weights, part, grid, report,
-            )  # fmt: skip
+        n_y, n_x = (bounds[row, 1] - y_node) // BASE, (bounds[row, 3] - x_node) // BASE
+        if n_y <= 0 or n_x <= 0:
+            continue
+        held = first[: 7 * n_y * n_x].reshape(7, n_y, n_x)
+        errors, flux, sums = held[4], held[5], held[6]
+        x_first, y_first = edge + F(x_node) / nodes_per_pixel, edge + F(y_node) / nodes_per_pixel
+        sample_first(kind, fields[row], x_first, y_first, width, samples, held, errors, flux)
+        peak = max(largest_mean(flux, window[row], sums, lines[0], lines[1]), floor[row])
+        limit = eta[row] * peak
+        kink = F(0.75) * width if eta[row] < F(1e-3) else F(0.0)
+        waiting = accept_first(
+            fields[row], F(-1.0) if boxed else limit, kink, width, x_first, y_first, y_node, x_node, held,
+            stack_place, stack_node,
+        )  # fmt: skip
+        report[0] = 4 * n_y * n_x
+        report[1] = waiting
+        if not boxed:
+            spread_first(held, stencil, y_node, x_node, lines, grid)
+        divide_cells(
+            kind, fields[row], limit, kink, boxed, estimate, origin, nodes_per_pixel, y_node, x_node, table,
+            stack_place, stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
+        )  # fmt: skip
+        if estimate:
+            report[2] = largest_mean(errors, window[row], sums, lines[0], lines[1]) / (area * peak)
 
 
 @inline
-def adaptive_grid(
-    kind, fields, eta, floor, window, boxed, estimate, origin, nodes_per_pixel, bounds, table, stencil, first,
-    stack_place, stack_node, lines, samples, cells, nodes, weights, part, grid, report,
+def accept_first(
+    fields, limit, kink, width, x_first, y_first, y_node, x_node, first, stack_place, stack_node
 ):  # fmt: skip
-    """Fill one row's ``grid``, which is empty, as ``report`` is; ``first`` (7, cells in y, cells in x)."""
-    n_y, n_x = first.shape[1], first.shape[2]
-    errors, flux, sums = first[4], first[5], first[6]
-    width = F(BASE) / nodes_per_pixel
-    x_first = origin + (F(bounds[2]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
-    y_first = origin + (F(bounds[0]) + F(0.5 * (BASE - 1))) / nodes_per_pixel
-    sample_first(kind, fields, x_first, y_first, width, samples, first, errors, flux)
-    peak = max(largest_mean(flux, window, sums, lines[0], lines[1]), floor)
-    limit = eta * peak
-
-    area = width * width
+    """Weigh the first cells that are within ``limit``, empty the others and push them; return how many."""
+    errors, area = first[4], width * width
     waiting = np.int64(0)  # the literal is a type of its own, for which divide_cells would be compiled too
-    kink = F(0.75) * width if eta < F(1e-3) else F(0.0)
-    for j in range(n_y):
+    for j in range(errors.shape[0]):
         beside = abs(y_first + F(j) * width - fields[1]) < kink
-        for i in range(n_x):
+        for i in range(errors.shape[1]):
             kinked = beside and abs(x_first + F(i) * width - fields[0]) < kink
-            if boxed or kinked or errors[j, i] * width > limit:
+            if kinked or errors[j, i] * width > limit:
                 stack_place[waiting, 0] = x_first + F(i) * width
                 stack_place[waiting, 1] = y_first + F(j) * width
-                stack_node[waiting, 0] = bounds[0] + BASE * j
-                stack_node[waiting, 1] = bounds[2] + BASE * i
+                stack_node[waiting, 0] = y_node + BASE * j
+                stack_node[waiting, 1] = x_node + BASE * i
                 stack_node[waiting, 2] = 0
                 waiting += 1
                 errors[j, i] = F(0.0)
@@ -236,16 +244,7 @@ def adaptive_grid(
                 errors[j, i] *= area
                 for a in range(4):
                     first[a, j, i] *= F(0.25) * area
-    report[0] = 4 * n_y * n_x
-    report[1] = waiting
-    if not boxed:
-        spread_first(first, stencil, bounds, lines, grid)
-    divide_cells(
-        kind, fields, limit, kink, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place,
-        stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
-    )  # fmt: skip
-    if estimate:
-        report[2] = largest_mean(errors, window, sums, lines[0], lines[1]) / (area * peak)
+    return waiting
 
 
 @jit
@@ -282,8 +281,8 @@ def sample_first(kind, fields, x_first, y_first, width, samples, values, errors,
 
 @jit
 def divide_cells(
-    kind, fields, limit, kink, boxed, estimate, origin, nodes_per_pixel, bounds, table, stack_place,
-    stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
+    kind, fields, limit, kink, boxed, estimate, origin, nodes_per_pixel, y_node, x_node, table,
+    stack_place, stack_node, waiting, samples, cells, nodes, weights, errors, part, grid, report,
 ):  # fmt: skip
     """Sample the waiting cells' quarters, and theirs, until every cell's bound is within ``limit``.
 
@@ -339,9 +338,7 @@ def divide_cells(
                     report[1] += 1
                     parts[s0 + k] = parts[s1 + k] = parts[s2 + k] = parts[s3 + k] = F(0.0)
                 elif estimate:
-                    errors[(nodes[0, k] - bounds[0]) // BASE, (nodes[1, k] - bounds[2]) // BASE] += (
-                        bound * half
-                    )
+                    errors[(nodes[0, k] - y_node) // BASE, (nodes[1, k] - x_node) // BASE] += bound * half
         width = whole * nodes_per_pixel
         if boxed:
             add_to_pixels(parts, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, target)

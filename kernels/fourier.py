@@ -99,13 +99,15 @@ def forward(grid, lit, a, b, z, pair, turned, spectrum, radices, factors):
     """
     size = grid.shape[0]
     blocks = blocks_of(size)
+    # literals are types of their own, for which transform_lines would be compiled anew
+    start, step = np.int64(0), np.int64(ELEMENT)
     source = grid.reshape(grid.size)
     first = max(0, min(lit[0], size - ELEMENT))
     end = max(first, min(size, lit[1]))
     parts, others = pair[: LANES * ELEMENT], pair[LANES * ELEMENT :]
     for x0 in range(first, end, ELEMENT):
         column = min(x0, size - ELEMENT)
-        transform_lines(source, column, size, z, 0, a, b, size, radices, factors)
+        transform_lines(source, column, size, z, start, a, b, size, radices, factors)
         for i in range(ELEMENT):
             z[ELEMENT * size + i] = z[i]
         for block in range(blocks):
@@ -122,7 +124,7 @@ def forward(grid, lit, a, b, z, pair, turned, spectrum, radices, factors):
             turned[i] = F(0.0)
         for i in range(line + ELEMENT * reached, line + ELEMENT * size):
             turned[i] = F(0.0)
-        transform_lines(turned, line, ELEMENT, spectrum, line, a, b, size, radices, factors)
+        transform_lines(turned, line, step, spectrum, line, a, b, size, radices, factors)
 
 
 @jit
@@ -151,6 +153,7 @@ def inverse(
         Those of ``period``.
     """
     blocks, half = blocks_of(period), period // 2 + 1
+    start, near = np.int64(0), np.int64(ELEMENT)
     for block in range(blocks):
         for i in range(period):
             there = i if 2 * i <= period else size - period + i
@@ -163,7 +166,7 @@ def inverse(
                 place = LANES * (blocks * min(i, period - i) + block)
                 scale_swapped(spectrum, at, quarter, place, a, ELEMENT * i)
         line = ELEMENT * block * period
-        transform_lines(a, 0, ELEMENT, turned, line, a, b, period, radices, factors)
+        transform_lines(a, start, near, turned, line, a, b, period, radices, factors)
     parts, others = pair[: LANES * ELEMENT], pair[LANES * ELEMENT :]
     side = out.shape[0]
     stamp = out.reshape(out.size)
@@ -177,7 +180,7 @@ def inverse(
             for k in range(min(LANES, half - LANES * block)):
                 j = LANES * block + k
                 join_pair(parts, others, ELEMENT * k, a, ELEMENT * j, ELEMENT * (period - j))
-        transform_lines(a, 0, ELEMENT, z, 0, a, b, period, radices, factors)
+        transform_lines(a, start, near, z, start, a, b, period, radices, factors)
         for j in range(side):
             swap(z, ELEMENT * (first + nodes * j), stamp, j * side + column)
 

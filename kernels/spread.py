@@ -60,8 +60,9 @@ def largest_mean(flux, window, sums, line, best):
 
 
 @jit
-def spread_first(values, stencil, bounds, lines, grid):
-    """Add first cells' samples to the grid: their positions in a cell are fixed, so a separable stencil does.
+def spread_first(values, stencil, y_node, x_node, lines, grid):
+    """Add first cells' samples to the grid, from node (y, x) on: their positions in a cell are fixed, so a
+    separable stencil does.
 
     Cells are two nodes apart, so even and odd nodes have stencils of their own, four cells wide each.
     """
@@ -95,11 +96,11 @@ def spread_first(values, stencil, bounds, lines, grid):
                         w0 * low[i + 3] + w1 * low[i + 2] + w2 * low[i + 1] + w3 * low[i]
                         + v0 * high[i + 3] + v1 * high[i + 2] + v2 * high[i + 1] + v3 * high[i]
                     )  # fmt: skip
-        first, count = bounds[2] - 3, 2 * n_x + 6
+        first, count = x_node - 3, 2 * n_x + 6
         lower, upper = lines[2], lines[3]
         for o in range(REACH):
             w_low, w_high = stencil[0, o], stencil[1, o]
-            target = grid[bounds[0] + BASE * j + o - 3, first : first + count]
+            target = grid[y_node + BASE * j + o - 3, first : first + count]
             for i in range(count):
                 target[i] += w_low * lower[i] + w_high * upper[i]
 

@@ -134,7 +134,7 @@ def test_first_cells_spread_as_the_kernel_says() -> None:
     values = rng.random((4, n_y, n_x)).astype(np.float32)
     grid = np.zeros((size, size), dtype=np.float32)
     stencil = gridding_table()[1]
-    spread.spread_first(values, stencil, bounds, np.empty((4, 64), dtype=np.float32), grid)
+    spread.spread_first(values, stencil, bounds[0], bounds[2], np.empty((4, 64), dtype=np.float32), grid)
     xs, ys, flat = [], [], []
     for a in range(4):
         for j in range(n_y):
