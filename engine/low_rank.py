@@ -1,12 +1,9 @@
-"""PSF images as separable terms: for rows whose stamps they give in less time than transforms do.
+"""PSF images as separable terms: an independent way to the stamps that transforms give.
 
-``python -m arcforge.bench.psf_paths`` measures when, in the time that a row takes less its sampling. Two
-terms, of an image that is all but a round Gaussian, take as long as the transforms on stamps of 32 and 64
-pixels (0.8 to 1.1 times) and 0.5 to 0.85 times as long on 128; the five to seven of a Moffat 1.1 to 5 times
-as long, the more the larger the stamp; those of an elliptical one that is off its pixel 2 to 10 times; and
-DECam's PSF images would need 36 to 58 for their noise. So Moffats stay with their closed transforms, and
-terms are for a variant of their own: splitting takes 2 ms, which only an image that a hundred rows share
-gives back, and no row may be rendered otherwise for the rows beside it.
+It is no quicker (``python -m arcforge.bench.psf_paths``): in the time that a row takes less its sampling, two
+terms, of an image that is all but a round Gaussian, take 1.7 to 4 times as long as the transforms, the five
+to seven of a Moffat 3 to 10 times; DECam's PSF images would need 36 to 58 terms for their noise. So only
+``low_rank`` goes this way, and one path stands witness for the other.
 """
 
 from __future__ import annotations
@@ -33,11 +30,7 @@ Floats = NDArray[np.float64]
 # as much of the peak at the very most: an arc of a thousand pixels through a PSF of 5, what is left out of
 # one sign all along it.
 LOST_NORM = 1e-6
-# More never pay (``python -m arcforge.bench.psf_paths``).
 MOST_TERMS = 16
-# A step of eight pixels in the passes takes as long as one of the size^2 log2(size) of a transform, 0.4 ns.
-# What makes no difference is left to the transforms.
-LARGEST_COST = 0.8
 
 
 @dataclass(frozen=True)
@@ -52,53 +45,25 @@ class Terms:
     up: NDArray[np.float32]  #: (bands, most terms, 2 largest radii + 1)
     across: NDArray[np.float32]
 
-    def cost(self, stamp_size: int, lit: NDArray[np.int64]) -> Floats:
-        """Steps of eight pixels (n,) that the passes take over nodes ``lit`` (n, 4)."""
-        high, wide, taps = (
-            lit[:, 1, None] - lit[:, 0, None],
-            lit[:, 3, None] - lit[:, 2, None],
-            2 * self.radii + 1,
-        )
-        down = np.minimum(high, taps) * np.minimum(wide, stamp_size + taps)
-        along = np.minimum(wide, taps) * stamp_size
-        return np.asarray((down + along) @ self.ranks * stamp_size / 8.0)
 
-
-def cheap_terms(
-    columns: RenderColumns,
-    options: Options,
-    where: Layout,
-    images: PsfImages | None,
-    lit: NDArray[np.int64],
+def split_terms(
+    columns: RenderColumns, options: Options, where: Layout, images: PsfImages | None
 ) -> dict[int, Terms]:
-    """Return the terms of the PSF images of rows where they take less time than transforms, by row.
+    """Return the terms of the PSF images of rows that have few, by row.
 
-    ``lit`` (n, 4) are the nodes that are not zero. A grid of several nodes a pixel has frequencies that an
-    image does not: what cuts them off has no end, and is left to the transforms.
+    A grid of several nodes a pixel has frequencies that an image does not: what cuts them off has no end, and
+    is left to the transforms.
     """
     found: dict[int, Terms] = {}
     rows = (columns.psf_model == PSF_IMAGE) & (columns.lens_model != CONTROL) & (where.nodes_per_pixel == 1)
-    places = np.flatnonzero(rows & ~where.outside)
-    if images is None or places.size == 0:
-        return found
     lost = LOST_NORM * min(1.0, options.rtol / 1e-3)
-    groups, group = np.unique(
-        np.stack([columns.psf_id[places], where.size[places]]), axis=1, return_inverse=True
-    )
-    for k, (psf_id, size) in enumerate(groups.T.tolist()):
-        response = grid_response(size, 1, options.boxed, options.variant.samples, True)
-        terms = images.terms(psf_id, response, lost)
+    for row in np.flatnonzero(rows & ~where.outside).tolist() if images is not None else ():
+        response = grid_response(int(where.size[row]), 1, options.boxed, options.variant.samples, True)
+        assert images is not None
+        terms = images.terms(int(columns.psf_id[row]), response, lost)
         if terms is not None:
-            alike = places[group.ravel() == k]
-            cost = terms.cost(options.stamp_size, lit[alike])
-            cheap = alike[cost < LARGEST_COST * transforms_cost(size, len(terms.ranks))]
-            found |= dict.fromkeys(cheap.tolist(), terms)
+            found[row] = terms
     return found
-
-
-def transforms_cost(size: int, n_bands: int) -> float:
-    """Steps of the transforms of a grid, forth once and back for every band."""
-    return float((1 + n_bands) * size**2 * np.log2(size))
 
 
 def separable_terms(

@@ -22,7 +22,7 @@ from arcforge.engine.errors import RenderError
 from arcforge.engine.fourier import LEAST_SIDE, steps
 from arcforge.engine.gridding import grid_response, gridding_table, node_type
 from arcforge.engine.layout import COARSEST, Layout, layout
-from arcforge.engine.low_rank import Terms, cheap_terms
+from arcforge.engine.low_rank import Terms, split_terms
 from arcforge.engine.psf import MOFFAT_NODES_PER_UNIT, gaussian_sigma, moffat_alpha, moffat_table
 from arcforge.engine.rays import KINDS, Folded, fold
 from arcforge.engine.scratch import MOST_RADIUS_NODES, Scratch
@@ -54,7 +54,7 @@ _NODES_AT_ONCE = 160_000
 _TOGETHER = 3
 _NO_IMAGE: Images = np.empty((1, 0), dtype=np.float32)
 _NO_TABLE: Images = np.zeros(2, dtype=np.float32)
-# Gaussians are convolved in two passes where their weights are few: narrower ones have power at the grid's
+# Gaussians can be convolved in two passes where their weights are few: narrower ones have power at the grid's
 # highest frequency, which makes weights that do not end. Weights below this level are left out (times
 # rtol / 1e-3).
 LEAST_SIGMA_NODES = 1.6
@@ -129,10 +129,11 @@ def make_batch(
     alpha_pix = moffat_alpha(fwhm_pix, columns.moffat_beta[:, None])
     widths_pix = np.where(gaussian, gaussian_sigma(fwhm_pix), alpha_pix)
     scales = columns.src_flux_nmgy * ((where.nodes_per_pixel / where.size) ** 2)[:, None]
-    radii = _separable_radii(widths_pix * where.nodes_per_pixel[:, None], options.rtol)
-    radii[(columns.psf_model != PSF_GAUSSIAN) | (columns.lens_model == CONTROL) | where.outside] = 0
-    by_terms = images is not None and options.variant.low_rank
-    terms = cheap_terms(columns, options, where, images, where.bounds + _REACHED) if by_terms else {}
+    radii, terms = np.zeros(widths_pix.shape, dtype=np.int64), {}
+    if options.variant.low_rank:
+        radii = _separable_radii(widths_pix * where.nodes_per_pixel[:, None], options.rtol)
+        radii[(columns.psf_model != PSF_GAUSSIAN) | (columns.lens_model == CONTROL) | where.outside] = 0
+        terms = split_terms(columns, options, where, images)
     return _Batch(
         columns, options, rays, where, images, scales, widths_pix, radii, terms, sources, magnification,
         effort,
@@ -280,7 +281,7 @@ def _render_double(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
 
 
 def _render_separable(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
-    """Render a row with Gaussian PSFs, or images in terms, into ``out`` (bands, ny, nx): no transforms."""
+    """Render a row with Gaussian PSFs, or images in terms, into ``out`` (bands, ny, nx), by passes."""
     where, options = batch.where, batch.options
     size, nodes, first = int(where.size[row]), int(where.nodes_per_pixel[row]), int(where.first[row])
     grid = work.hold_grid(size)[0]

@@ -24,7 +24,7 @@ class Variant:
     why : str
         What it is kept for.
     low_rank : bool
-        PSF images as separable terms, where those take less time than transforms.
+        PSFs that are one or a few separable terms are applied in passes of weights, not by transforms.
     """
 
     name: str
@@ -46,7 +46,11 @@ VARIANTS = (
     Variant("uniform4", 4, 1e-2, "4 x 4 samples a pixel: like-for-like timing against peers"),
     Variant("uniform8", 8, 5e-3, "8 x 8 samples a pixel: shows how slowly uniform sampling converges"),
     Variant(
-        "low_rank", 0, 1e-3, "as auto; smooth PSF images, shared by many rows, in passes of weights", True
+        "low_rank",
+        0,
+        1e-3,
+        "as auto, smooth PSFs in passes of weights: a second way to the same stamps",
+        True,
     ),
     Variant("reference", 0, 1e-5, "float64, converged, no code shared with the others: the arbiter, slow"),
 )

@@ -9,7 +9,6 @@ import pytest
 
 from arcforge.bench import psf_paths
 from arcforge.bench.psf_paths import SHAPES, Shape, rows_through
-from arcforge.engine import low_rank
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.low_rank import LOST_NORM
 from arcforge.engine.psf_images import PsfImages
@@ -102,12 +101,6 @@ def test_passes_are_the_sum_over_all_nodes(size, nodes, stamp, lit):
         assert np.abs(out[band] - expected).max() < 3e-6 * np.abs(expected).max()
 
 
-@pytest.fixture
-def by_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it costs."""
-    monkeypatch.setattr(low_rank, "LARGEST_COST", np.inf)
-
-
 def _images() -> PsfImages:
     """Two PSFs of two bands: an elliptical one off its pixel, and a Moffat."""
     return PsfImages(dict(enumerate([_padded(SMOOTH), Shape("", 51, 4.9, 4.7, 0.0, 0.0).image(2)[0]])), 2)
@@ -125,7 +118,7 @@ def _rows(n: int) -> Any:
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("pixel_response", ["in_psf", "box"])
-def test_stamps_are_those_of_the_transforms(by_terms, pixel_response):
+def test_stamps_are_those_of_the_transforms(pixel_response):
     columns, images, n = _rows(30), _images(), 30
     found, lensed = {}, {}
     for variant in ("auto", "low_rank"):
@@ -141,7 +134,7 @@ def test_stamps_are_those_of_the_transforms(by_terms, pixel_response):
 
 
 @pytest.mark.compiled
-def test_a_row_has_the_same_bits_in_every_batch_order_and_thread(by_terms):
+def test_a_row_has_the_same_bits_in_every_batch_order_and_thread():
     columns, images = _rows(24), _images()
     options: dict[str, Any] = {"stamp_size": 40, "variant": "low_rank", "psf_images": images}
     whole = render_rows(columns, threads=1, **options)
@@ -153,7 +146,7 @@ def test_a_row_has_the_same_bits_in_every_batch_order_and_thread(by_terms):
 
 
 @pytest.mark.compiled
-def test_a_moffat_is_the_same_by_every_path(by_terms):
+def test_a_moffat_is_the_same_by_every_path():
     """By its closed transform, as an image through transforms, as terms; and by the arbiter."""
     shape = Shape("", 81, 4.9, 4.7, 0.0, 0.0)
     columns = rows_through(1, 40, 1)
@@ -177,16 +170,17 @@ def _as_moffat(n: int, shape: Shape) -> Any:
     return render_columns(rows, "r")
 
 
-def test_terms_are_chosen_where_they_take_less():
-    columns = rows_through(20, 128, 1)
+def test_terms_are_for_their_own_variant_and_for_psfs_that_split():
+    columns = rows_through(20, 64, 1)
+    noisy = SHAPES[0].image(1) + 1e-5 * np.random.default_rng(5).normal(size=(31, 31))
 
-    def chosen(shape: Shape, variant: str) -> int:
-        options = Options(128, 0.262, 1e-3, variant_named(variant), False)
-        return len(make_batch(columns, options, PsfImages(shape.image(1), 1)).terms)
+    def split(image: np.ndarray, variant: str) -> int:
+        options = Options(64, 0.262, 1e-3, variant_named(variant), False)
+        return len(make_batch(columns, options, PsfImages(image / image.sum(), 1)).terms)
 
-    assert chosen(SHAPES[0], "low_rank") == 20  # two terms
-    assert chosen(SHAPES[3], "low_rank") == 0  # seven
-    assert chosen(SHAPES[0], "auto") == 0
+    assert split(SHAPES[0].image(1), "low_rank") == 20
+    assert split(noisy, "low_rank") == 0
+    assert split(SHAPES[0].image(1), "auto") == 0
 
 
 @pytest.mark.compiled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arcforge.engine import stamps
 from arcforge.engine.catalog import render_columns
 from arcforge.engine.certificate import hard_rows
 from arcforge.engine.render import render_batch, render_rows
@@ -64,26 +63,24 @@ def test_two_passes_are_the_sum_over_all_nodes(size, nodes, stamp, lit):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("variant", ["auto", "uniform2"])
 @pytest.mark.parametrize("pixel_response", ["in_psf", "box"])
-def test_images_are_those_of_the_transforms(variant, pixel_response, monkeypatch):
+def test_images_are_those_of_the_transforms(pixel_response):
     n = 40
     rows = hard_rows(n, 20_261_123) | {"psf_model": np.full(n, "gaussian")}
     rows["psf_fwhm_arcsec_g"] = 1.3 * rows["psf_fwhm_arcsec_r"]
     rows["src_flux_nmgy_g"] = 2.0 * rows["src_flux_nmgy_r"]
     columns = render_columns(rows, "gr")
     found, again = {}, {}
-    for path, least in (("passes", stamps.LEAST_SIGMA_NODES), ("transforms", np.inf)):
-        monkeypatch.setattr(stamps, "LEAST_SIGMA_NODES", least)
-        again[path] = np.empty(n)
-        found[path] = render_rows(
-            columns, variant=variant, pixel_response=pixel_response, magnification=again[path]
+    for variant in ("auto", "low_rank"):
+        again[variant] = np.empty(n)
+        found[variant] = render_rows(
+            columns, variant=variant, pixel_response=pixel_response, magnification=again[variant]
         )
-    differs = np.abs(found["passes"] - found["transforms"]).max(axis=(2, 3))
-    differs /= found["transforms"].max(axis=(2, 3))
+    differs = np.abs(found["low_rank"] - found["auto"]).max(axis=(2, 3))
+    differs /= found["auto"].max(axis=(2, 3))
     assert differs.max() < 1e-5
     assert (differs.max(axis=1) > 0.0).sum() > n // 3  # both ways were taken
-    assert again["passes"] == pytest.approx(again["transforms"], rel=2e-6)
+    assert again["low_rank"] == pytest.approx(again["auto"], rel=2e-6)
 
 
 @pytest.mark.compiled
