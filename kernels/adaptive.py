@@ -317,28 +317,42 @@ def divide_cells(
         )
         parts, part_bounds = samples[2], samples[3]
         report[0] += 16 * count
-        last = level + 1 >= DEEPEST
         for c in range(4):
             # its four samples, of the sixteen of the cell
             s0 = (8 * (c // 2) + 2 * (c % 2)) * stride
             s1, s2, s3 = s0 + stride, s0 + 4 * stride, s0 + 5 * stride
             dx = (F(0.25) if c % 2 else F(-0.25)) * whole
             dy = (F(0.25) if c > 1 else F(-0.25)) * whole
-            near = kink / F(2 << level) if level + 1 < KINKED else F(0.0)
+            bound, one, two, three = (
+                part_bounds[s0:s1], part_bounds[s1 : s1 + stride], part_bounds[s2:s3],
+                part_bounds[s3 : s3 + stride],
+            )  # fmt: skip
+            for k in range(stride):
+                bound[k] += one[k] + two[k] + three[k]
+            if kink > F(0.0) and level + 1 < KINKED:
+                near = kink / F(2 << level)
+                for k in range(count):
+                    if abs(xs[k] + dx - fields[0]) < near and abs(ys[k] + dy - fields[1]) < near:
+                        bound[k] = np.inf
+            # which, without a branch that nobody can foresee
+            chosen, divided = nodes[2], 0
             for k in range(count):
-                at_x, at_y = xs[k] + dx, ys[k] + dy
-                kinked = abs(at_x - fields[0]) < near and abs(at_y - fields[1]) < near
-                bound = part_bounds[s0 + k] + part_bounds[s1 + k] + part_bounds[s2 + k] + part_bounds[s3 + k]
-                if (bound > limit or kinked) and not last:
-                    stack_place[waiting, 0], stack_place[waiting, 1] = at_x, at_y
-                    stack_node[waiting, 0] = nodes[0, k]
-                    stack_node[waiting, 1] = nodes[1, k]
-                    stack_node[waiting, 2] = level + 1
-                    waiting += 1
-                    report[1] += 1
-                    parts[s0 + k] = parts[s1 + k] = parts[s2 + k] = parts[s3 + k] = F(0.0)
-                elif estimate:
-                    errors[(nodes[0, k] - y_node) // BASE, (nodes[1, k] - x_node) // BASE] += bound * half
+                chosen[divided] = k
+                divided += 1 if bound[k] > limit else 0
+            if level + 1 >= DEEPEST:
+                divided = 0
+            for i in range(divided):
+                k = chosen[i]
+                stack_place[waiting, 0], stack_place[waiting, 1] = xs[k] + dx, ys[k] + dy
+                stack_node[waiting, 0] = nodes[0, k]
+                stack_node[waiting, 1] = nodes[1, k]
+                stack_node[waiting, 2] = level + 1
+                waiting += 1
+                parts[s0 + k] = parts[s1 + k] = parts[s2 + k] = parts[s3 + k] = bound[k] = F(0.0)
+            report[1] += divided
+            if estimate:
+                for k in range(count):
+                    errors[(nodes[0, k] - y_node) // BASE, (nodes[1, k] - x_node) // BASE] += bound[k] * half
         width = whole * nodes_per_pixel
         if boxed:
             add_to_pixels(parts, stride, count, nodes, xs, ys, origin, nodes_per_pixel, width, target)
