@@ -59,7 +59,7 @@ class Scratch:
         return self.buffers
 
     def hold_line(self, count: int) -> Images:
-        """Return a scratch line of at least ``count`` samples."""
+        """Return a scratch line of ``count`` samples."""
         if self.line.size < count:
             self.line = np.empty(count, dtype=np.float32)
-        return self.line
+        return self.line[:count]

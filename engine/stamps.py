@@ -168,11 +168,11 @@ def _fill_grids(work: Scratch, batch: _Batch, rows: list[int], grids: Images, re
             )  # fmt: skip
         return
     if samples:
-        line = work.hold_line(samples * size + LANES)
+        lines = work.hold_line(2 * (samples * size + LANES)).reshape(2, -1)
         stamp = where.first[first] + np.array([0, options.stamp_size])
         beside = options.variant.samples_beside
         for grid, row in zip(grids, rows, strict=True):
-            uniform_grid(kind, fields[row], samples, beside, origin, where.bounds[row], stamp, line, grid)
+            uniform_grid(kind, fields[row], samples, beside, origin, where.bounds[row], stamp, lines, grid)
         return
     bounds = where.bounds[rows]
     up, across = (bounds[:, 1] - bounds[:, 0]) // BASE, (bounds[:, 3] - bounds[:, 2]) // BASE

@@ -72,10 +72,18 @@ def test_uniform_grid_is_the_mean_of_midpoint_samples(lens_rows: Any, n: float, 
     grid = np.full((SIZE, SIZE), np.nan, dtype=np.float32)
     bounds = np.array([1, SIZE, 0, SIZE - 2])
     stamp = np.array([2, SIZE - 1])
-    line = np.empty(samples * SIZE + LANES, dtype=np.float32)
+    lines = np.empty((2, samples * SIZE + LANES), dtype=np.float32)
     origin = -0.5 * (SIZE - 1)
     uniform_grid(
-        KINDS[rays.kinds[0]], rays.fields[0], samples, max(1, samples // 2), origin, bounds, stamp, line, grid
+        KINDS[rays.kinds[0]],
+        rays.fields[0],
+        samples,
+        max(1, samples // 2),
+        origin,
+        bounds,
+        stamp,
+        lines,
+        grid,
     )
 
     expected = _midpoint_means(rows, max(1, samples // 2))  # beside the stamp
@@ -100,7 +108,7 @@ def test_no_ray_fails_at_the_lens_nor_at_the_source(lens_rows: Any) -> None:
         assert (u[0], v[0]) == (0.0, 0.0)
         grid = np.empty((1, 1), dtype=np.float32)
         one = np.array([0, 1, 0, 1])
-        uniform_grid(KINDS[0], fields, 1, 1, 0.0, one, one[:2], np.empty(1 + LANES, dtype=np.float32), grid)
+        uniform_grid(KINDS[0], fields, 1, 1, 0.0, one, one[:2], np.empty((2, 1 + LANES), dtype=F), grid)
         assert grid[0, 0] == pytest.approx(fields[18], rel=1e-3 if n < 5 else 0.3)  # n = 6: cusp, and TINY
 
 
