@@ -77,10 +77,10 @@ class Buffers:
 
     def __init__(self, size: int) -> None:
         self.size, blocks = size, n_blocks(size)
-        self.a, self.b, self.z = (_aligned(ELEMENT * (size + 1)) for _ in range(3))
-        self.pair = _aligned(2 * LANES * ELEMENT)
-        self.turned, self.spectrum = (_aligned(ELEMENT * size * blocks) for _ in range(2))
-        self._quarter = _aligned((size // 2 + 1) * blocks * LANES)
+        self.a, self.b, self.z = (aligned(ELEMENT * (size + 1)) for _ in range(3))
+        self.pair = aligned(2 * LANES * ELEMENT)
+        self.turned, self.spectrum = (aligned(ELEMENT * size * blocks) for _ in range(2))
+        self._quarter = aligned((size // 2 + 1) * blocks * LANES)
 
     def quarter(self, period: int) -> Floats:
         """Return room for a quarter's factors of a grid of ``period``, at most the size."""
@@ -88,6 +88,7 @@ class Buffers:
         return self._quarter[: up * across].reshape(up, across)
 
 
-def _aligned(count: int) -> Floats:
-    found: Floats = pyfftw.zeros_aligned(count, dtype="float32", n=64)
+def aligned(*shape: int) -> Floats:
+    """Return float32 memory that begins with a cache line: vectors that lie across two take twice as long."""
+    found: Floats = pyfftw.zeros_aligned(shape, dtype="float32", n=4 * ELEMENT)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.engine.fourier import Buffers
+from arcforge.engine.fourier import Buffers, aligned
 from arcforge.kernels.adaptive import CHUNK, DEEPEST
 from arcforge.kernels.lanes import LANES
 
@@ -19,37 +19,37 @@ class Scratch:
     """A thread's scratch, grown as rows ask for more."""
 
     def __init__(self) -> None:
-        self.line = np.empty(0, dtype=np.float32)
-        self.first = np.empty(0, dtype=np.float32)
+        self.line = aligned(0)
+        self.first = aligned(0)
         self.stack_place = np.empty((0, 2), dtype=np.float32)
         self.stack_node = np.empty((0, 3), dtype=np.int32)
-        self.lines = np.empty((4, 0), dtype=np.float32)
-        self.samples = np.empty((4, 16 * CHUNK), dtype=np.float32)
-        self.cells = np.empty((2, CHUNK), dtype=np.float32)
+        self.lines = aligned(4, 0)
+        self.samples = aligned(4, 16 * CHUNK)
+        self.cells = aligned(2, CHUNK)
         self.nodes = np.empty((5, CHUNK), dtype=np.int32)
-        self.weights = np.empty(64, dtype=np.float32)
+        self.weights = aligned(64)
         self.psf_half = np.empty(MOST_RADIUS_NODES + 1)
         self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
-        self.grids = {"grid": np.empty(0, dtype=np.float32), "part": np.empty(0, dtype=np.float32)}
+        self.grids = {"grid": aligned(0), "part": aligned(0)}
         self.buffers: Buffers | None = None
 
     def hold(self, cells: int, across: int) -> None:
         """Make room for so many first cells of a row, and for a line of ``across`` nodes of them."""
         if self.first.size < 7 * cells:
-            self.first = np.empty(7 * cells, dtype=np.float32)
+            self.first = aligned(7 * cells)
             # each of DEEPEST generations adds at most three waiting cells for each of a chunk
             capacity = cells + 3 * CHUNK * DEEPEST
             self.stack_place = np.empty((capacity, 2), dtype=np.float32)
             self.stack_node = np.empty((capacity, 3), dtype=np.int32)
         if self.lines.shape[1] < across + 12:
-            self.lines = np.empty((4, across + 12), dtype=np.float32)
+            self.lines = aligned(4, across + 12)
         if self.samples.shape[1] < 2 * across + 4 * LANES:
-            self.samples = np.empty((4, 2 * across + 4 * LANES), dtype=np.float32)
+            self.samples = aligned(4, 2 * across + 4 * LANES)
 
     def hold_grid(self, size: int, name: str = "grid", count: int = 1) -> Images:
         """Return ``count`` scratch grids of ``size`` nodes a side: "grid", or "part" of another's light."""
         if self.grids[name].size < count * size * size:
-            self.grids[name] = np.empty(count * size * size, dtype=np.float32)
+            self.grids[name] = aligned(count * size * size)
         return self.grids[name][: count * size * size].reshape(count, size, size)
 
     def hold_buffers(self, size: int) -> Buffers:
@@ -61,5 +61,5 @@ class Scratch:
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of ``count`` samples."""
         if self.line.size < count:
-            self.line = np.empty(count, dtype=np.float32)
+            self.line = aligned(count)
         return self.line[:count]
