@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
-import pyfftw
 from numpy.typing import NDArray
 
 from arcforge.kernels.butterflies import ELEMENT, LANES, RADICES
+from arcforge.kernels.fourier import forward
 
 Floats = NDArray[np.float32]
 
@@ -46,25 +47,23 @@ def steps(size: int) -> tuple[NDArray[np.int64], Floats]:
     return np.array(radices), np.concatenate(factors).astype(np.complex64).view(np.float32)
 
 
-def in_order(transforms: NDArray[np.complexfloating]) -> Floats:
-    """Return spectra (bands, size along y, size // 2 + 1 along x), as FFTs have them, in the kernels' order.
+def spectra_of(grids: Floats) -> Floats:
+    """Return the transforms of grids (k, size, size) in the kernels' order, float32 (k, n)."""
+    size = grids.shape[1]
+    held, lit = Buffers(size), np.array([0, size])
+    out = np.empty((len(grids), held.spectrum.size), dtype=np.float32)
+    for grid, found in zip(grids, out, strict=True):
+        forward(grid, lit, held.a, held.b, held.z, held.pair, held.turned, held.spectrum, *steps(size))
+        np.multiply(held.spectrum, 0.5, out=found)  # the kernel's are twice the transforms
+    return out
 
-    float32 (bands, n). Frequencies that fill up the last block are 0.
-    """
-    n_bands, size, half = transforms.shape
-    x = np.fft.fftfreq(size, 1.0 / size).astype(np.int64)
-    y = np.arange(half)
-    # what lies at negative frequencies along x is the conjugate of what lies opposite
-    whole = np.where(
-        (x >= 0)[:, None],
-        transforms[:, y[None, :], np.abs(x)[:, None]],
-        transforms[:, -y[None, :], np.abs(x)[:, None]].conj(),
-    )
-    blocks = n_blocks(size)
-    ordered = np.zeros((n_bands, size, 2, blocks * LANES), dtype=np.float32)
-    ordered[:, :, 0, :half], ordered[:, :, 1, :half] = whole.real, whole.imag
-    by_block = ordered.reshape(n_bands, size, 2, blocks, LANES).transpose(0, 3, 1, 2, 4)
-    return np.ascontiguousarray(by_block).reshape(n_bands, -1)
+
+def without_highest(spectra: Floats, size: int) -> Floats:
+    """Set spectra in the kernels' order to 0 at the highest frequency of both axes, in place."""
+    ordered, highest = spectra.reshape(len(spectra), n_blocks(size), size, 2, LANES), size // 2
+    ordered[:, :, highest] = 0.0
+    ordered[:, highest // LANES, :, :, highest % LANES] = 0.0
+    return spectra
 
 
 def n_blocks(size: int) -> int:
@@ -90,5 +89,7 @@ class Buffers:
 
 def aligned(*shape: int) -> Floats:
     """Return float32 memory that begins with a cache line: vectors that lie across two take twice as long."""
-    found: Floats = pyfftw.zeros_aligned(shape, dtype="float32", n=4 * ELEMENT)
-    return found
+    count = math.prod(shape)
+    held = np.zeros(count + ELEMENT, dtype=np.float32)
+    first = -held.ctypes.data % held[:ELEMENT].nbytes // held.itemsize
+    return held[first : first + count].reshape(shape)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import PsfError
-from arcforge.engine.fourier import in_order
+from arcforge.engine.fourier import spectra_of, without_highest
 from arcforge.engine.low_rank import Terms, separable_terms
 
 Floats = NDArray[np.float64]
@@ -86,17 +86,24 @@ class PsfImages:
         return self._kept(self._transforms, (psf_id, period, highest), make)
 
     def spectra(self, psf_id: int, period: int, highest: bool) -> NDArray[np.float32]:
-        """Return the same as kernels take it, float32 (bands, n): ``fourier.in_order``."""
-        make = partial(self._make_transform, psf_id, period, highest)
-        return self._kept(self._spectra, (psf_id, period, highest), lambda: in_order(make()))
+        """Return the same as kernels take it, float32 (bands, n): ``fourier.spectra_of``."""
+
+        def make() -> NDArray[np.float32]:
+            found = spectra_of(self._field(psf_id, period).astype(np.float32))
+            return found if highest else without_highest(found, period)
+
+        return self._kept(self._spectra, (psf_id, period, highest), make)
 
     def _kept(self, known: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+        """Return what is known under that key, made if need be: outside the lock, so that others go on."""
         with self._lock:
-            if key not in known:
-                if len(known) >= _TRANSFORMS_KEPT:
-                    known.clear()
-                known[key] = make()
-            return known[key]
+            if key in known:
+                return known[key]
+        found = make()
+        with self._lock:
+            if len(known) >= _TRANSFORMS_KEPT:
+                known.clear()
+            return known.setdefault(key, found)
 
     def terms(self, psf_id: int, response: NDArray[np.floating], lost: float) -> Terms | None:
         """Return the image on a grid of its own pixels as separable terms; None where they are too many.
@@ -108,16 +115,19 @@ class PsfImages:
         return self._kept(self._terms, key, lambda: separable_terms(transforms, response, lost))
 
     def _make_transform(self, psf_id: int, period: int, highest: bool) -> NDArray[np.complex128]:
-        pixels = self.pixels[psf_id]
-        half = pixels.shape[1] // 2
-        field = np.zeros((pixels.shape[0], period, period))
-        # the middle pixel goes to node 0, and what is left of it wraps round to the end
-        index = np.arange(-half, half + 1) % period
-        field[:, index[:, None], index[None, :]] = pixels
-        own: NDArray[np.complex128] = np.fft.rfft2(field)
+        own: NDArray[np.complex128] = np.fft.rfft2(self._field(psf_id, period))
         if not highest:
             own[:, period // 2] = own[:, :, period // 2] = 0.0
         return own
+
+    def _field(self, psf_id: int, period: int) -> Floats:
+        """Return the image (bands, period, period), its middle at node 0, what is left of that at the end."""
+        pixels = self.pixels[psf_id]
+        half = pixels.shape[1] // 2
+        field = np.zeros((pixels.shape[0], period, period))
+        index = np.arange(-half, half + 1) % period
+        field[:, index[:, None], index[None, :]] = pixels
+        return field
 
 
 def _checked(psf_id: int, image: Any, n_bands: int) -> Floats:
