@@ -15,6 +15,7 @@ from arcforge.engine.arrays import ImageArray, Pixels
 from arcforge.engine.inject import Run
 from arcforge.engine.making import make_rows
 from arcforge.engine.pairing import pair_exactly
+from arcforge.engine.pipeline import shards_held
 from arcforge.engine.plan import Partition, Plan
 from arcforge.engine.run_rows import with_keys, with_measures
 from arcforge.engine.table_columns import encode_table
@@ -22,8 +23,6 @@ from arcforge.engine.threads import usable_threads
 
 _BLOCKS, _BLOCK_ROWS = 4, 256
 _SAMPLED_HOSTS = 32
-# Shards held at a time: one rendered, one waiting, one being encoded, and its encoded bytes.
-_SHARDS_HELD = 4
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def estimate(
         # The catalogue is there twice, as parquet and as arrays.
         disk_bytes=round((arc_bytes + 2 * table_bytes) / sampled * n_rows + host_bytes),
         free_bytes=shutil.disk_usage(_existing(out)).free,
-        memory_bytes=peak_bytes() + _SHARDS_HELD * min(plan.shard_rows, n_rows) * row_bytes,
+        memory_bytes=peak_bytes() + shards_held(threads) * min(plan.shard_rows, n_rows) * row_bytes,
         # every thread renders; the rest is done by one beside them
         seconds=(making + beside / usable_threads(threads)) / sampled * n_rows,
         sampled_rows=sampled,

@@ -53,7 +53,7 @@ def write_shards(
         Called with the number of rows of each shard that is rendered.
     """
     plan = run.plan
-    n_writers = min(_MOST_WRITERS, 2 + usable_threads(threads) // _RENDERERS_A_WRITER)
+    n_writers = _writers(threads)
     host_rows = count_host_rows(run.rows, plan.n_hosts)
     # Pages that were touched before: fresh memory costs as much as copying it.
     free: queue.SimpleQueue[Pixels] = queue.SimpleQueue()
@@ -79,6 +79,17 @@ def write_shards(
                 arcs, table = make_rows(run, table, columns, threads, free.get()[: len(columns)])
                 writer.put(shard, arcs, table)
                 progress(len(columns))
+
+
+def _writers(threads: int | None) -> int:
+    return min(_MOST_WRITERS, 2 + usable_threads(threads) // _RENDERERS_A_WRITER)
+
+
+def shards_held(threads: int | None) -> int:
+    """Return how many shards are in memory at a time: one in the making, one that waits, and each that is
+    written twice, as it was rendered and as it was encoded.
+    """
+    return 2 + 2 * _writers(threads)
 
 
 @contextmanager
