@@ -105,7 +105,7 @@ def bench_pipeline(
             "render": _render_call(run, threads),
             "write": _write_call(run, work),
         }
-        timings = time_calls(calls, repeats)
+        timings = time_calls(calls, repeats, after=partial(_remove_stores, work))
         tell()
         scaling = _scaling(work, hosts, n_rows, used, repeats)
         tell()
@@ -165,11 +165,14 @@ def write_hosts(folder: Path) -> Path:
     return folder
 
 
+def _remove_stores(work: Path) -> None:
+    for name in ("timed.zarr", "written.zarr"):
+        shutil.rmtree(work / name, ignore_errors=True)
+
+
 def _inject_call(work: Path, hosts: Path, n_rows: int, threads: int | None) -> Callable[[], None]:
     def call() -> None:
-        out = work / "timed.zarr"
-        inject(out, hosts=hosts, n=n_rows, seed=SEED, threads=threads)
-        shutil.rmtree(out)
+        inject(work / "timed.zarr", hosts=hosts, n=n_rows, seed=SEED, threads=threads)
 
     return call
 
@@ -208,7 +211,6 @@ def _write_call(run: Run, work: Path) -> Callable[[], None]:
             for shard, table in enumerate(tables):
                 writer.put(shard, rendered[: table.num_rows], table)
         complete(out, plan)
-        shutil.rmtree(out)
 
     return call
 
@@ -235,7 +237,7 @@ def _scaling(work: Path, hosts: Path, n_rows: int, used: int, repeats: int) -> l
     if len(counts) == 1:
         return []
     calls = {str(k): _inject_call(work, hosts, n_rows, k) for k in counts}
-    timings = time_calls(calls, repeats)
+    timings = time_calls(calls, repeats, after=partial(_remove_stores, work))
     one = timings["1"].wall_s
     return [
         {

@@ -45,26 +45,36 @@ def _spread(values: Floats) -> dict[str, float]:
 
 
 def time_calls(
-    calls: Mapping[str, Call], repeats: int, *, progress: Callable[[int, int], None] | None = None
+    calls: Mapping[str, Call],
+    repeats: int,
+    *,
+    after: Call | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
     """Time every call ``repeats`` times, interleaved.
 
     Each is run once before, untimed (compilation, plans, first touches), and looped within a repeat until
-    it takes ``LEAST_S``.
+    it takes ``LEAST_S``. ``after`` is called, untimed, after each call, which then is not looped.
     """
-    loops = {name: _loops(call) for name, call in calls.items()}
+    loops = {}
+    for name, call in calls.items():
+        call()
+        if after is not None:
+            after()
+        loops[name] = _loops(call) if after is None else 1
     names = list(calls)
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for k in range(repeats):
         for name in names[k % len(names) :] + names[: k % len(names)]:
             seconds[name].append(_once(calls[name], loops[name]))
+            if after is not None:
+                after()
         if progress is not None:
             progress(k + 1, repeats)
     return {name: Timing(*np.array(found).T) for name, found in seconds.items()}
 
 
 def _loops(call: Call) -> int:
-    call()
     _, wall = _once(call, 1)
     return max(1, int(np.ceil(LEAST_S / max(wall, 1e-7))))
 
