@@ -154,6 +154,7 @@ def inverse(
     """
     blocks, half = blocks_of(period), period // 2 + 1
     start, near = np.int64(0), np.int64(ELEMENT)
+    even = quarter.reshape(quarter.size)
     for block in range(blocks):
         for i in range(period):
             there = i if 2 * i <= period else size - period + i
@@ -164,7 +165,7 @@ def inverse(
                 convolve_swapped(spectrum, at, psf, place, response, LANES * block, row, a, ELEMENT * i)
             else:
                 place = LANES * (blocks * min(i, period - i) + block)
-                scale_swapped(spectrum, at, quarter, place, a, ELEMENT * i)
+                scale_swapped(spectrum, at, even, place, a, ELEMENT * i)
         line = ELEMENT * block * period
         transform_lines(a, start, near, turned, line, a, b, period, radices, factors)
     parts, others = pair[: LANES * ELEMENT], pair[LANES * ELEMENT :]
