@@ -57,6 +57,7 @@ class PsfImages:
             self.pixels[int(psf_id)] = checked / self.sums[int(psf_id)][:, None, None]
         self._transforms: dict[tuple[int, int, bool], NDArray[np.complex128]] = {}
         self._spectra: dict[tuple[int, int, bool], NDArray[np.float32]] = {}
+        self._widths: dict[tuple[int, float], tuple[Floats, float, int]] = {}
         self._terms: dict[tuple[int, float, bytes], Terms | None] = {}
         self._lock = threading.Lock()
 
@@ -67,14 +68,18 @@ class PsfImages:
     def widths(self, psf_id: NDArray[np.int64], lost: float) -> tuple[Floats, Floats, Floats]:
         """Return equivalent FWHM (n, bands), radius of all but ``lost`` of the light, half side [pix]."""
         unique, inverse = np.unique(psf_id, return_inverse=True)
-        fwhm, margin, half = [], [], []
-        for each in unique:
-            pixels = self.pixels[int(each)]
-            # a Gaussian of unit flux and that peak; header widths of survey PSFs run 16 to 40 % larger
-            fwhm.append(np.sqrt(4.0 * np.log(2.0) / np.pi / pixels.max(axis=(1, 2))))
-            half.append(pixels.shape[1] // 2)
-            margin.append(_radius_of_light(pixels, 1.0 - lost))
-        return np.array(fwhm)[inverse], np.array(margin)[inverse], np.array(half, dtype=np.float64)[inverse]
+        found = [
+            self._kept(self._widths, (each, lost), partial(self._width, each, lost))
+            for each in unique.tolist()
+        ]
+        fwhm, margin, half = (np.array(each, dtype=np.float64)[inverse] for each in zip(*found, strict=True))
+        return fwhm, margin, half
+
+    def _width(self, psf_id: int, lost: float) -> tuple[Floats, float, int]:
+        pixels = self.pixels[psf_id]
+        # of a Gaussian of unit flux and that peak; header widths of survey PSFs run 16 to 40 % larger
+        fwhm = np.sqrt(4.0 * np.log(2.0) / np.pi / pixels.max(axis=(1, 2)))
+        return fwhm, _radius_of_light(pixels, 1.0 - lost), pixels.shape[1] // 2
 
     def transform(self, psf_id: int, period: int, highest: bool) -> NDArray[np.complex128]:
         """Return the transform (bands, period, period // 2 + 1) of the image on a grid of its own pixels.

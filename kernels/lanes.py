@@ -116,7 +116,7 @@ def _spread(typingctx, out, at, stride, table, first_x, part_x, first_y, part_y,
 
         across = weights(first_x, part_x)
         up = builder.fmul(_repeat(builder, value), weights(first_y, part_y))
-        for line in range(8):
+        for line in range(1, 7):
             target = _pointer(context, builder, signature.args[0], out, at)
             total = _multiply_add(builder, _pick(builder, up, line), across, _load(builder, target))
             builder.store(total, target, align=4)
@@ -243,16 +243,17 @@ def _spread_plain(out, at, stride, table, first_x, part_x, first_y, part_y, valu
         low, high = table[first : first + 8], table[first + 8 : first + 16]
         return low + part * (high - low)
 
-    patch = at + stride * np.arange(8)[:, None] + np.arange(8)
-    out.reshape(-1)[patch] += value * np.outer(weights(first_y, part_y), weights(first_x, part_x))
+    patch = at + stride * np.arange(6)[:, None] + np.arange(8)
+    out.reshape(-1)[patch] += value * np.outer(weights(first_y, part_y)[1:7], weights(first_x, part_x))
 
 
 # cubic_at(x, first, stride, a, b): the cubic B-spline of 4 x 4 coefficients from ``first`` on, lines
 # ``stride`` apart, at parts a and b of a pixel beyond the second of them, along a line and across lines
 cubic_at: Any = _cubic_plain if config.DISABLE_JIT else _cubic
-# spread_8(out, at, stride, table, first_x, part_x, first_y, part_y, value): value times the outer product of
-# two lines, each between two of a table's, added to 8 x 8 of out from ``at`` on, lines ``stride`` apart
-spread_8: Any = _spread_plain if config.DISABLE_JIT else _spread
+# spread_6(out, at, stride, table, first_x, part_x, first_y, part_y, value): value times the outer product of
+# two lines, each between two of a table's, of that in y without its ends, added to 6 x 8 of out from ``at``
+# on, lines ``stride`` apart
+spread_6: Any = _spread_plain if config.DISABLE_JIT else _spread
 # lerp_8(out, at, table, first, part): between two lines of a table, eight a line
 lerp_8: Any = _lerp_plain if config.DISABLE_JIT else _lerp
 # add_outer_8(out, at, stride, values, first, step, across, in_x, up, in_y): 4 x 4 values, ``step`` apart

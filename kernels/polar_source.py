@@ -15,7 +15,7 @@ import numpy as np
 
 from arcforge.kernels._jit import inline, jit
 from arcforge.kernels.image_source import PAD, WIDEN, spline_at
-from arcforge.kernels.lanes import spread_8
+from arcforge.kernels.lanes import spread_6
 from arcforge.kernels.ray import F, source_points
 from arcforge.kernels.spread import REACH, TABLE_STEPS
 
@@ -269,10 +269,11 @@ def _add_rays(
         i, j = int(xs[k] + F(0.5)), int(ys[k] + F(0.5))
         if j < y_first or j >= y_end or i < x_first or i >= x_end:
             continue
-        # within the node's own cell, in steps of the table
+        # from the node below on, the kernel reaches six nodes; the table's lines have one more at both ends
+        i, j = int(xs[k]), int(ys[k])
         place_x, place_y = (xs[k] - F(i) + F(0.5)) * steps, (ys[k] - F(j) + F(0.5)) * steps
         step_x, step_y = int(place_x), int(place_y)
-        spread_8(
-            grid, (j - 3) * size + i - 3, size, table, REACH * step_x, place_x - F(step_x), REACH * step_y,
+        spread_6(
+            grid, (j - 2) * size + i - 3, size, table, REACH * step_x, place_x - F(step_x), REACH * step_y,
             place_y - F(step_y), weights[k],
         )  # fmt: skip

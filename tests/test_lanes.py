@@ -26,7 +26,7 @@ WRITERS = {
         lanes._spread,
         lanes._spread_plain,
         (43, 40, TABLE, 8, HALF, 40, THIRD, np.float32(2.0)),
-        np.s_[1:9, 3:11],
+        np.s_[1:7, 3:11],
     ),
     "lerp": (lanes._lerp, lanes._lerp_plain, (85, TABLE, 16, THIRD), np.s_[2:3, 5:13]),
     "add_outer": (
