@@ -19,6 +19,7 @@ from arcforge.engine.host_files import unpacked
 from arcforge.engine.source_audit import BankReport, audit_bank, judge_prepared
 from arcforge.engine.source_bank import SourceBank, Template, sharpen
 from arcforge.engine.source_noise import cut_out, denoised
+from arcforge.engine.threads import for_each, usable_threads
 
 _SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 _BANDS = "ugrizy"
@@ -56,12 +57,13 @@ def open_bank(path: str | os.PathLike[str], *, deconvolve: bool = True, clean: b
     """
     templates = list(read_templates(Path(path)))
     kept, report = audit_bank(templates, clean=clean)
-    if clean:
-        kept = [denoised(template) for template in kept]
-    if deconvolve:
-        kept = [_without_psf(template, clean) for template in kept]
-    if clean:
-        kept = [cut_out(template) for template in kept]
+
+    def prepare(place: int) -> None:
+        template = denoised(kept[place]) if clean else kept[place]
+        template = _without_psf(template, clean) if deconvolve else template
+        kept[place] = cut_out(template) if clean else template
+
+    for_each(prepare, range(len(kept)), usable_threads(None))
     kept = [template for template in kept if judge_prepared(template, report)]
     if len(kept) <= _LEAST_KEPT * len(templates):
         raise SourceError(f"bank {path}: {report.summary()}; mend it or give another")
