@@ -82,7 +82,7 @@ def estimate(
         disk_bytes=round((arc_bytes + 2 * table_bytes) / sampled * n_rows + host_bytes),
         free_bytes=shutil.disk_usage(_existing(out)).free,
         memory_bytes=peak_bytes() + shards_held(threads) * min(plan.shard_rows, n_rows) * row_bytes,
-        # every thread renders; the rest is done by one beside them
+        # every thread renders; the rest is done beside them
         seconds=(making + beside / usable_threads(threads)) / sampled * n_rows,
         sampled_rows=sampled,
     )

@@ -26,7 +26,8 @@ _LOCAL = threading.local()
 KEPT_BYTES = 1 << 27  # of one thread
 Floats = NDArray[np.float64]
 
-# Sizes that are quicker, under these plans, than any larger one in the list (120 takes less than 108 or 112).
+# Sizes of grids, whoever transforms them: under FFTW's plans each is quicker than any larger one in the list
+# (120 takes less than 108 or 112), and ``kernels.fourier`` takes factors of 2, 3 and 5.
 GRID_SIZES = (
     32, 40, 48, 64, 72, 80, 100, 120, 128, 144, 160, 200, 256, 288, 320, 384, 512, 640, 768, 1024, 1536, 2048,
 )  # fmt: skip

@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from arcforge.kernels.butterflies import ELEMENT, LANES, RADICES
+from arcforge.kernels.butterflies import ELEMENT, RADICES
 from arcforge.kernels.fourier import forward
+from arcforge.kernels.lanes import LANES
 
 Floats = NDArray[np.float32]
 

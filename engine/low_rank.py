@@ -57,9 +57,10 @@ def split_terms(
     found: dict[int, Terms] = {}
     rows = (columns.psf_model == PSF_IMAGE) & (columns.lens_model != CONTROL) & (where.nodes_per_pixel == 1)
     lost = LOST_NORM * min(1.0, options.rtol / 1e-3)
-    for row in np.flatnonzero(rows & ~where.outside).tolist() if images is not None else ():
+    if images is None:
+        return found
+    for row in np.flatnonzero(rows & ~where.outside).tolist():
         response = grid_response(int(where.size[row]), 1, options.boxed, options.variant.samples, True)
-        assert images is not None
         terms = images.terms(int(columns.psf_id[row]), response, lost)
         if terms is not None:
             found[row] = terms

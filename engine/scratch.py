@@ -7,12 +7,23 @@ from numpy.typing import NDArray
 
 from arcforge.engine.fourier import Buffers, aligned
 from arcforge.kernels.adaptive import CHUNK, DEEPEST
+from arcforge.kernels.butterflies import ELEMENT
 from arcforge.kernels.lanes import LANES
+from arcforge.kernels.polar_source import MOST_BANDS, RAYS, SECTORS
 
 Images = NDArray[np.float32]
 
 # Weights of a Gaussian on each side of a pixel, where they are used in place of transforms.
 MOST_RADIUS_NODES = 32
+
+
+class Rays:
+    """Scratch of image sources (``kernels.polar_source``): rays, and what rings are looked at with."""
+
+    def __init__(self) -> None:
+        self.lines = aligned(5, RAYS + -RAYS % ELEMENT)
+        self.lit = np.empty((MOST_BANDS, SECTORS), dtype=np.uint8)
+        self.stretch, self.middles = aligned(2, MOST_BANDS), aligned(2, SECTORS)
 
 
 class Scratch:
@@ -32,6 +43,7 @@ class Scratch:
         self.psf_weights = np.empty(2 * MOST_RADIUS_NODES + 1, dtype=np.float32)
         self.grids = {"grid": aligned(0), "part": aligned(0)}
         self.buffers: Buffers | None = None
+        self.rays: Rays | None = None
 
     def hold(self, cells: int, across: int) -> None:
         """Make room for so many first cells of a row, and for a line of ``across`` nodes of them."""
@@ -57,6 +69,12 @@ class Scratch:
         if self.buffers is None or self.buffers.size != size:
             self.buffers = Buffers(size)
         return self.buffers
+
+    def hold_rays(self) -> Rays:
+        """Return scratch for image sources, made for the first of them."""
+        if self.rays is None:
+            self.rays = Rays()
+        return self.rays
 
     def hold_line(self, count: int) -> Images:
         """Return a scratch line of ``count`` samples."""

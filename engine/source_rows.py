@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcforge.engine.errors import RenderError
-from arcforge.engine.fourier import aligned
 from arcforge.engine.gridding import gridding_table
 from arcforge.engine.source_bank import FINER
-from arcforge.kernels.butterflies import LANES
 from arcforge.kernels.image_source import MOST, image_pixels, plan_cells
-from arcforge.kernels.polar_source import MOST_BANDS, RAYS, SECTORS, polar_grid
+from arcforge.kernels.polar_source import MOST_BANDS, SECTORS, polar_grid
 
 if TYPE_CHECKING:
     from arcforge.engine.catalog import RenderColumns
     from arcforge.engine.reference_images import ImageLight
+    from arcforge.engine.scratch import Scratch
     from arcforge.engine.source_bank import SourceBank
 
 Floats = NDArray[np.float64]
@@ -41,7 +39,6 @@ _APART_IN_CELLS_PIX = 0.75
 _MOST_APART_NODES = 0.7
 # How closely rings are looked at before rays are sent: bands of them a pixel of the stamp.
 _BANDS_A_PIX = 3.0
-_OWN = threading.local()  # a thread's scratch
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ class SourceRows:
 
     def fill(
         self,
+        work: Scratch,
         row: int,
         kind: Any,
         fields: NDArray[np.float32],
@@ -95,15 +93,13 @@ class SourceRows:
             max(abs(x_first - lens_x), abs(x_end - lens_x)), max(abs(y_first - lens_y), abs(y_end - lens_y))
         )
         bands = min(max(math.ceil(_BANDS_A_PIX * radius), 24), MOST_BANDS)
-        if not hasattr(_OWN, "rays"):  # fresh memory costs as much as a tenth of the work
-            _OWN.rays, _OWN.middles = aligned(5, RAYS + -RAYS % LANES), aligned(2, SECTORS)
-            _OWN.lit, _OWN.stretch = np.empty((MOST_BANDS, SECTORS), dtype=np.uint8), aligned(2, MOST_BANDS)
-        lit, stretch, (xs, ys, us, vs, weights) = _OWN.lit[:bands], _OWN.stretch[:, :bands], _OWN.rays
+        held = work.hold_rays()
+        lit, stretch, (xs, ys, us, vs, weights) = held.lit[:bands], held.stretch[:, :bands], held.lines
         apart, least = FINER * self._apart_pix(row, rtol), passed / _MOST_APART_NODES
         polar_grid(
             kind, fields, coefficients, np.float32(amplitude), np.float32(radius),
             np.float32(apart), np.float32(least), np.float32(origin), np.float32(nodes), bounds,
-            gridding_table()[0], _directions(), _OWN.middles, lit, stretch[0], stretch[1], xs, ys, us, vs,
+            gridding_table()[0], _directions(), held.middles, lit, stretch[0], stretch[1], xs, ys, us, vs,
             weights, grid,
         )  # fmt: skip
 

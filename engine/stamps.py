@@ -1,7 +1,6 @@
-"""From validated columns to stamps: rays on a grid, the PSF by FFT, the stamp cut out; one row after the
-other.
+"""From validated columns to stamps: rays on a grid, the PSF by FFT, the stamp cut out; rows alike together.
 
-Threads are plain Python threads, each with its own FFTW plans and scratch, on its own rows: kernels and
+Threads are plain Python threads, each with its own plans and scratch, on its own rows: kernels and
 transforms release the GIL. A row's pixels depend on that row and the options alone, so every thread count,
 batch size and order gives the same bits.
 """
@@ -53,7 +52,6 @@ _LEAST_A_TASK = 4
 _NODES_AT_ONCE = 160_000
 _TOGETHER = 3
 _NO_IMAGE: Images = np.empty((1, 0), dtype=np.float32)
-_NO_TABLE: Images = np.zeros(2, dtype=np.float32)
 # Gaussians can be convolved in two passes where their weights are few: narrower ones have power at the grid's
 # highest frequency, which makes weights that do not end. Weights below this level are left out (times
 # rtol / 1e-3).
@@ -163,7 +161,7 @@ def _fill_grids(work: Scratch, batch: _Batch, rows: list[int], grids: Images, re
         passed = 1 if model == PSF_IMAGE else nodes
         for grid, row in zip(grids, rows, strict=True):
             batch.sources.fill(
-                row, kind, fields[row], origin, nodes, where.bounds[row], options.rtol,
+                work, row, kind, fields[row], origin, nodes, where.bounds[row], options.rtol,
                 bool(model == PSF_NONE), grid, passed,
             )  # fmt: skip
         return
@@ -227,14 +225,14 @@ def _render_alike(work: Scratch, batch: _Batch, rows: list[int], out: Images) ->
         assert batch.images is not None
         period, apart = size // nodes, 1
         psf = batch.images.spectra(int(columns.psf_id[one]), period, nodes == 1)
-    table = _table(float(columns.moffat_beta[one]), False) if model == PSF_MOFFAT else _NO_TABLE
     response = grid_response(size, nodes, options.boxed, options.variant.samples, False)
     held, sums = work.hold_buffers(size), np.empty(len(rows))
     convolve_rows(
         grids, where.bounds[rows][:, 2:] + _REACHED[2:], psf, bool(model == PSF_GAUSSIAN),
-        batch.widths_pix[rows], table, MOFFAT_NODES_PER_UNIT, response, nodes, batch.scales[rows],
-        first // nodes * apart, apart, *steps(size), period, *steps(period), held.quarter(period), held.a,
-        held.b, held.z, held.pair, held.turned, held.spectrum, sums, np.array(rows), out,
+        batch.widths_pix[rows], _table(columns, one, False), MOFFAT_NODES_PER_UNIT, response, nodes,
+        batch.scales[rows], first // nodes * apart, apart, *steps(size), period, *steps(period),
+        held.quarter(period), held.a, held.b, held.z, held.pair, held.turned, held.spectrum, sums,
+        np.array(rows), out,
     )  # fmt: skip
     if batch.magnification is not None:
         unspread = float(grid_response(size, nodes, False, options.variant.samples, False)[0]) ** 2
@@ -271,10 +269,10 @@ def _render_double(work: Scratch, batch: _Batch, row: int, out: Images) -> None:
         )
     else:
         gaussian = bool(columns.psf_model[row] == PSF_GAUSSIAN)
-        table = _table(float(columns.moffat_beta[row]), True)
         apply_even(
-            plans.spectrum, gaussian, batch.widths_pix[row], table, MOFFAT_NODES_PER_UNIT, response, nodes,
-            batch.scales[row], plans.quarter, plans.line, plans.band_spectra,
+            plans.spectrum, gaussian, batch.widths_pix[row], _table(columns, row, True),
+            MOFFAT_NODES_PER_UNIT, response, nodes, batch.scales[row], plans.quarter, plans.line,
+            plans.band_spectra,
         )  # fmt: skip
     back.inverse()
     out[:] = back.images[..., wanted]
@@ -310,8 +308,15 @@ def _cosines(size: int) -> NDArray[np.float64]:
     return np.cos(2.0 * np.pi * np.arange(size) / size)
 
 
+def _table(columns: RenderColumns, row: int, double: bool) -> Floating:
+    """Return the transform of a row's Moffat; of another PSF, which has no use for it, zeros."""
+    if columns.psf_model[row] == PSF_MOFFAT:
+        return _moffat_table(float(columns.moffat_beta[row]), double)
+    return np.zeros(2, dtype=node_type(double))
+
+
 @lru_cache(maxsize=64)
-def _table(beta: float, double: bool) -> Floating:
+def _moffat_table(beta: float, double: bool) -> Floating:
     return np.ascontiguousarray(moffat_table(beta).astype(node_type(double)))
 
 

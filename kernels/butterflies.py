@@ -16,12 +16,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from arcforge.kernels._jit import FASTMATH, config
+from arcforge.kernels.lanes import EIGHT, LANES, ahead, load_8, pointer_8, repeat_8
 
-LANES = 8
 ELEMENT = 2 * LANES
 RADICES = (2, 3, 4, 5)
 
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _INDEX = ir.VectorType(cgutils.int32_t, LANES)
 _FLAGS = tuple(sorted(FASTMATH))
 
@@ -42,7 +41,7 @@ class _Lanes:
         return self._builder.fmul(a, b, flags=_FLAGS)
 
     def constant(self, value: float) -> Any:
-        return ir.Constant(_VECTOR, [float(np.float32(value))] * LANES)
+        return ir.Constant(EIGHT, [float(np.float32(value))] * LANES)
 
     def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
         """Return lanes of two vectors; those of the second count from LANES on."""
@@ -58,34 +57,22 @@ class _Lanes:
     def difference(self, a: Any, b: Any) -> Any:
         return self.subtract(a[0], b[0]), self.subtract(a[1], b[1])
 
-    def ahead(self, index: Any, count: int) -> Any:
-        return self._builder.add(index, ir.Constant(index.type, count))
-
-    def _pointer(self, kind: Any, array: Any, index: Any) -> Any:
-        data = self._context.make_array(kind)(self._context, self._builder, array).data
-        return self._builder.gep(data, [index])
-
     def load(self, kind: Any, array: Any, index: Any) -> Any:
-        pointer = self._builder.bitcast(self._pointer(kind, array, index), _VECTOR.as_pointer())
-        return self._builder.load(pointer, align=4)
+        return load_8(self._builder, pointer_8(self._context, self._builder, kind, array, index))
 
     def load_element(self, kind: Any, array: Any, index: Any) -> Any:
-        return self.load(kind, array, index), self.load(kind, array, self.ahead(index, LANES))
+        return self.load(kind, array, index), self.load(kind, array, ahead(self._builder, index, LANES))
 
     def store_element(self, kind: Any, array: Any, index: Any, value: Any) -> None:
         for k, part in enumerate(value):
-            pointer = self._pointer(kind, array, self.ahead(index, LANES * k))
-            self._builder.store(part, self._builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    def repeat(self, scalar: Any) -> Any:
-        """Return a float32 in all lanes."""
-        one = self._builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, cgutils.int32_t(0))
-        return self.shuffle(one, one, [0] * LANES)
+            place = ahead(self._builder, index, LANES * k)
+            self._builder.store(part, pointer_8(self._context, self._builder, kind, array, place), align=4)
 
     def load_repeated(self, kind: Any, array: Any, index: Any) -> Any:
         """Return the complex number at ``index``, real and imaginary part in turn, in all lanes."""
-        parts = (self._pointer(kind, array, self.ahead(index, k)) for k in range(2))
-        return tuple(self.repeat(self._builder.load(part)) for part in parts)
+        data = self._context.make_array(kind)(self._context, self._builder, array).data
+        places = (self._builder.gep(data, [ahead(self._builder, index, k)]) for k in range(2))
+        return tuple(repeat_8(self._builder, self._builder.load(place)) for place in places)
 
     def dft(self, x: list[Any]) -> list[Any]:
         """Return the discrete Fourier transform of a few numbers, sum_j x_j exp(-2 pi i j k / r)."""
@@ -137,7 +124,7 @@ def _butterfly(radix: int, turned: bool) -> Any:
                 at = builder.add(at, step)
             for k, value in enumerate(lanes.dft(values)):
                 if turned and k:
-                    index = lanes.ahead(place, 2 * (k - 1))
+                    index = ahead(builder, place, 2 * (k - 1))
                     value = lanes.product(value, lanes.load_repeated(signature.args[6], factors, index))
                 lanes.store_element(signature.args[3], out, to, value)
                 to = builder.add(to, to_step)
@@ -160,7 +147,7 @@ def _transpose(typingctx, x, at, step, out, to):
             at = builder.add(at, step)
         halves = [_transposed(lanes, [line[k] for line in lines]) for k in range(2)]
         for k, value in enumerate(zip(*halves, strict=True)):
-            lanes.store_element(signature.args[3], out, lanes.ahead(to, ELEMENT * k), value)
+            lanes.store_element(signature.args[3], out, ahead(builder, to, ELEMENT * k), value)
         return context.get_dummy_value()
 
     return signature, generate
@@ -241,7 +228,7 @@ def _convolve(typingctx, x, at, y, place, line, first, row, out, to):
         lanes = _Lanes(context, builder)
         value = lanes.load_element(signature.args[0], x, at)
         re, im = lanes.product(value, lanes.load_element(signature.args[2], y, place))
-        factor = lanes.multiply(lanes.repeat(row), lanes.load(signature.args[4], line, first))
+        factor = lanes.multiply(repeat_8(builder, row), lanes.load(signature.args[4], line, first))
         swapped = lanes.multiply(im, factor), lanes.multiply(re, factor)
         lanes.store_element(signature.args[7], out, to, swapped)
         return context.get_dummy_value()

@@ -17,10 +17,9 @@ up); in each, the frequencies along x, as an FFT has them; in each, an element (
 
 import numpy as np
 
-from arcforge.kernels._jit import inline, jit
+from arcforge.kernels._jit import jit
 from arcforge.kernels.butterflies import (
     ELEMENT,
-    LANES,
     butterfly_2,
     butterfly_3,
     butterfly_4,
@@ -36,15 +35,10 @@ from arcforge.kernels.butterflies import (
     swap,
     transpose_8,
 )
+from arcforge.kernels.lanes import LANES
 from arcforge.kernels.transfer import gaussian_quarter, radial_quarter
 
 F = np.float32
-
-
-@inline
-def blocks_of(size):
-    """Return the blocks of eight frequencies that a real signal of ``size`` has."""
-    return (size // 2 + LANES) // LANES
 
 
 @jit
@@ -98,7 +92,7 @@ def forward(grid, lit, a, b, z, pair, turned, spectrum, radices, factors):
     ``turned``, as large as ``spectrum``, are scratch.
     """
     size = grid.shape[0]
-    blocks = blocks_of(size)
+    blocks = spectrum.size // (ELEMENT * size)
     # literals are types of their own, for which transform_lines would be compiled anew
     start, step = np.int64(0), np.int64(ELEMENT)
     source = grid.reshape(grid.size)
@@ -141,7 +135,8 @@ def inverse(
     period : int
         Size of the grid to go back to: ``size``, or less where the PSF passes nothing that it cannot hold.
     quarter : float32 (period // 2 + 1, 8 * blocks)
-        Factors of a PSF that is even in both axes, frequencies along x, then y. Used where ``psf`` is empty.
+        Factors of a PSF that is even in both axes, frequencies along x, then y; of the others its shape
+        alone is used.
     psf : float32
         Transform of any PSF, in the order of a spectrum of ``period``; times ``response`` in each axis, times
         ``scale``.
@@ -152,7 +147,7 @@ def inverse(
     radices, factors
         Those of ``period``.
     """
-    blocks, half = blocks_of(period), period // 2 + 1
+    blocks, half = quarter.shape[1] // LANES, quarter.shape[0]
     start, near = np.int64(0), np.int64(ELEMENT)
     even = quarter.reshape(quarter.size)
     for block in range(blocks):

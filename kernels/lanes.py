@@ -17,28 +17,30 @@ from arcforge.kernels._jit import config
 
 LANES = 8
 
-_EIGHT = ir.VectorType(ir.FloatType(), 8)
+EIGHT = ir.VectorType(ir.FloatType(), 8)
 _FOUR = ir.VectorType(ir.FloatType(), 4)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def pointer_8(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Return the address of eight float32 from ``index`` on."""
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _EIGHT.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), EIGHT.as_pointer())
 
 
-def _load(builder: Any, pointer: Any) -> Any:
+def load_8(builder: Any, pointer: Any) -> Any:
+    """Return the eight float32 at an address, aligned as one of them is."""
     return builder.load(pointer, align=4)
 
 
-def _repeat(builder: Any, value: Any) -> Any:
+def repeat_8(builder: Any, value: Any) -> Any:
     """Return a float32 in all eight lanes."""
     zero = cgutils.int32_t(0)
-    one = builder.insert_element(ir.Constant(_EIGHT, ir.Undefined), value, zero)
+    one = builder.insert_element(ir.Constant(EIGHT, ir.Undefined), value, zero)
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(cgutils.int32_t, 8), [0] * 8))
 
 
-def _ahead(builder: Any, index: Any, count: int) -> Any:
+def ahead(builder: Any, index: Any, count: int) -> Any:
+    """Return an index that is ``count`` further on."""
     return builder.add(index, ir.Constant(index.type, count))
 
 
@@ -77,8 +79,8 @@ def _cubic(typingctx, x, first, stride, a, b):
 
     def generate(context, builder, signature, args):
         x, first, stride, a, b = args
-        lines = [ir.Constant(_EIGHT, [*line, *line]) for line in _CUBIC]
-        part = builder.insert_element(ir.Constant(_EIGHT, ir.Undefined), a, cgutils.int32_t(0))
+        lines = [ir.Constant(EIGHT, [*line, *line]) for line in _CUBIC]
+        part = builder.insert_element(ir.Constant(EIGHT, ir.Undefined), a, cgutils.int32_t(0))
         part = builder.insert_element(part, b, cgutils.int32_t(4))
         mask = ir.Constant(ir.VectorType(cgutils.int32_t, 8), [0] * 4 + [4] * 4)
         part = builder.shuffle_vector(part, part, mask)
@@ -109,16 +111,16 @@ def _spread(typingctx, out, at, stride, table, first_x, part_x, first_y, part_y,
         out, at, stride, table, first_x, part_x, first_y, part_y, value = args
 
         def weights(first, part):
-            low = _load(builder, _pointer(context, builder, signature.args[3], table, first))
+            low = load_8(builder, pointer_8(context, builder, signature.args[3], table, first))
             index = builder.add(first, ir.Constant(first.type, 8))
-            high = _load(builder, _pointer(context, builder, signature.args[3], table, index))
-            return _multiply_add(builder, _repeat(builder, part), builder.fsub(high, low), low)
+            high = load_8(builder, pointer_8(context, builder, signature.args[3], table, index))
+            return _multiply_add(builder, repeat_8(builder, part), builder.fsub(high, low), low)
 
         across = weights(first_x, part_x)
-        up = builder.fmul(_repeat(builder, value), weights(first_y, part_y))
+        up = builder.fmul(repeat_8(builder, value), weights(first_y, part_y))
         for line in range(1, 7):
-            target = _pointer(context, builder, signature.args[0], out, at)
-            total = _multiply_add(builder, _pick(builder, up, line), across, _load(builder, target))
+            target = pointer_8(context, builder, signature.args[0], out, at)
+            total = _multiply_add(builder, _pick(builder, up, line), across, load_8(builder, target))
             builder.store(total, target, align=4)
             at = builder.add(at, stride)
         return context.get_dummy_value()
@@ -133,11 +135,11 @@ def _lerp(typingctx, out, at, table, first, part):
     def generate(context, builder, signature, args):
         out, at, table, first, part = args
         kind = signature.args[2]
-        low = _load(builder, _pointer(context, builder, kind, table, first))
+        low = load_8(builder, pointer_8(context, builder, kind, table, first))
         index = builder.add(first, ir.Constant(first.type, 8))
-        high = _load(builder, _pointer(context, builder, kind, table, index))
-        value = _multiply_add(builder, _repeat(builder, part), builder.fsub(high, low), low)
-        builder.store(value, _pointer(context, builder, signature.args[0], out, at), align=4)
+        high = load_8(builder, pointer_8(context, builder, kind, table, index))
+        value = _multiply_add(builder, repeat_8(builder, part), builder.fsub(high, low), low)
+        builder.store(value, pointer_8(context, builder, signature.args[0], out, at), align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -154,21 +156,21 @@ def _add_outer(typingctx, out, at, stride, values, first, step, across, in_x, up
         scalars = context.make_array(kinds[3])(context, builder, values).data
         weights = context.make_array(kinds[8])(context, builder, up).data
         lines = [
-            _load(builder, _pointer(context, builder, kinds[6], across, _ahead(builder, in_x, 8 * b)))
+            load_8(builder, pointer_8(context, builder, kinds[6], across, ahead(builder, in_x, 8 * b)))
             for b in range(4)
         ]
         rows = []
         for _ in range(4):
             factors = []
             for _ in range(4):
-                factors.append(_repeat(builder, builder.load(builder.gep(scalars, [first]))))
+                factors.append(repeat_8(builder, builder.load(builder.gep(scalars, [first]))))
                 first = builder.add(first, step)
             rows.append(_weighted(builder, factors, lines))
         for line in range(8):
-            places = [_ahead(builder, in_y, 8 * a + line) for a in range(4)]
-            factors = [_repeat(builder, builder.load(builder.gep(weights, [place]))) for place in places]
-            target = _pointer(context, builder, kinds[0], out, at)
-            total = builder.fadd(_load(builder, target), _weighted(builder, factors, rows))
+            places = [ahead(builder, in_y, 8 * a + line) for a in range(4)]
+            factors = [repeat_8(builder, builder.load(builder.gep(weights, [place]))) for place in places]
+            target = pointer_8(context, builder, kinds[0], out, at)
+            total = builder.fadd(load_8(builder, target), _weighted(builder, factors, rows))
             builder.store(total, target, align=4)
             at = builder.add(at, stride)
         return context.get_dummy_value()
@@ -187,19 +189,19 @@ def _weigh(vectors):
             out, at, x, first, step, weights, place, count = args
             kinds = signature.args
             data = context.make_array(kinds[5])(context, builder, weights).data
-            sums = [cgutils.alloca_once(builder, _EIGHT) for _ in range(vectors)]
+            sums = [cgutils.alloca_once(builder, EIGHT) for _ in range(vectors)]
             for total in sums:
-                builder.store(ir.Constant(_EIGHT, None), total)
+                builder.store(ir.Constant(EIGHT, None), total)
             with cgutils.for_range(builder, count) as loop:
-                weight = _repeat(builder, builder.load(builder.gep(data, [builder.add(place, loop.index)])))
+                weight = repeat_8(builder, builder.load(builder.gep(data, [builder.add(place, loop.index)])))
                 line = builder.add(first, builder.mul(loop.index, step))
                 for k, total in enumerate(sums):
                     index = builder.add(line, ir.Constant(line.type, 8 * k))
-                    values = _load(builder, _pointer(context, builder, kinds[2], x, index))
+                    values = load_8(builder, pointer_8(context, builder, kinds[2], x, index))
                     builder.store(_multiply_add(builder, weight, values, builder.load(total)), total)
             for k, total in enumerate(sums):
                 index = builder.add(at, ir.Constant(at.type, 8 * k))
-                target = _pointer(context, builder, kinds[0], out, index)
+                target = pointer_8(context, builder, kinds[0], out, index)
                 builder.store(builder.load(total), target, align=4)
             return context.get_dummy_value()
 

@@ -170,7 +170,7 @@ def polar_grid(
     bounds : int64 (4,)
         Nodes that hold light: first and end in y, then in x.
     table : float32 (513 * 8,)
-        Gridding weights by position, as ``adaptive.adaptive_grid`` takes them.
+        Gridding weights by position, as ``adaptive.adaptive_grids`` takes them.
     directions : float32 (4, SECTORS)
         Cosine and sine of the sectors' first edges, and of their middles.
     middles : float32 (2, SECTORS)

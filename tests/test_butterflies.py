@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from arcforge.kernels import butterflies
-from arcforge.kernels.butterflies import ELEMENT, LANES, RADICES
+from arcforge.kernels.butterflies import ELEMENT, RADICES
+from arcforge.kernels.lanes import LANES
 
 RNG = np.random.default_rng(9)
 X, Y, OUT, OTHER = RNG.normal(size=(4, 400)).astype(np.float32)

@@ -7,8 +7,9 @@ import pytest
 
 from arcforge.engine.fftw import GRID_SIZES
 from arcforge.engine.fourier import Buffers, n_blocks, spectra_of, steps, without_highest
-from arcforge.kernels.butterflies import ELEMENT, LANES
+from arcforge.kernels.butterflies import ELEMENT
 from arcforge.kernels.fourier import convolve_rows, forward, inverse, transform_lines
+from arcforge.kernels.lanes import LANES
 
 # inverses of PSF images are as large as the grid in pixels
 SIZES = sorted({size // nodes for size in GRID_SIZES for nodes in (1, 2, 4) if 24 <= size // nodes <= 400})
